@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* What BPF and user space say to each other: the only contract between them. */
+#ifndef TLSSNIFF_ABI_H
+#define TLSSNIFF_ABI_H
+
+#define TS_COMM_LEN 16
+#define TS_ALPN_LEN 32
+#define TS_SNI_LEN 256
+#define TS_UNIX_PATH_LEN 108
+#define TS_MAX_TARGETS 4096
+#define TS_CHAIN_LEN 4
+/* One ring buffer record holds at most this much payload. */
+#define TS_CHUNK (256 * 1024)
+
+enum ts_record {
+	TS_REC_CONN = 1,
+	TS_REC_DATA = 2,
+	TS_REC_SHUTDOWN = 3,
+	TS_REC_CLOSE = 4,
+	TS_REC_HOLD = 5,
+};
+
+enum ts_dir {
+	TS_OUT = 0,
+	TS_IN = 1,
+};
+
+/* What a probe does, in the lowest byte of its attach cookie. */
+enum ts_action {
+	TS_ACT_WRITE = 1,
+	TS_ACT_READ = 2,
+	TS_ACT_HANDSHAKE = 3,
+	TS_ACT_FREE = 4,
+	TS_ACT_CLEAR = 5,
+	TS_ACT_SHUTDOWN = 6,
+	TS_ACT_REBIND = 7,
+};
+
+/* Where the number of bytes is found, in the second byte of the cookie of a read or write; in that
+ * of a handshake function, the role it implies. Below TS_CNT_SENDFILE: behind that argument. */
+enum ts_count {
+	TS_CNT_RETURN = 0,
+	TS_CNT_SENDFILE = 16,
+};
+
+enum ts_role {
+	TS_ROLE_UNKNOWN = 0,
+	TS_ROLE_CLIENT = 1,
+	TS_ROLE_SERVER = 2,
+};
+
+enum ts_transport {
+	TS_TP_UNKNOWN = 0,
+	TS_TP_TCP = 1,
+	TS_TP_UDP = 2,
+	TS_TP_UNIX = 3,
+	TS_TP_PIPE = 4,
+	TS_TP_TLS = 5,
+	TS_TP_OTHER_SOCKET = 6,
+	TS_TP_FILE = 7,
+};
+
+enum ts_addr_source {
+	TS_SRC_NONE = 0,
+	TS_SRC_SOCKET = 1,
+	TS_SRC_FD = 2,
+};
+
+enum ts_flag {
+	/* The memory could not be read: the payload of this record is meaningless. */
+	TS_FL_UNREADABLE = 1,
+	/* The bytes never were in the program's memory (SSL_sendfile); the record has no payload.
+	 */
+	TS_FL_SENDFILE = 2,
+};
+
+enum ts_counter {
+	/* Calls of which bytes did not fit into the ring, and those bytes. */
+	TS_CTR_DROPPED_CALLS = 0,
+	TS_CTR_DROPPED_BYTES = 1,
+	TS_CTR_UNREADABLE_BYTES = 2,
+	/* Calls of which nothing could be kept, not even their length: no thread state, nested too
+	 * deep, or too many connections. */
+	TS_CTR_MISSED_CALLS = 3,
+	/* Connection, shutdown and close records that did not fit. */
+	TS_CTR_DROPPED_NOTES = 4,
+	TS_CTR_MAX = 5,
+};
+
+/* A chain of loads from the handle; len 0: not known. */
+struct ts_chain {
+	__u32 off[TS_CHAIN_LEN];
+	__u32 len;
+};
+
+/* What the planner learnt of a target's structures. */
+struct ts_layout {
+	struct ts_chain rbio;
+	struct ts_chain version;
+	struct ts_chain server;
+	struct ts_chain alpn;
+	struct ts_chain alpn_len;
+	struct ts_chain sni;
+	struct ts_chain references;
+	__u32 bio_method;
+	__u32 bio_num;
+	__u32 bio_next;
+	__u32 bio_known;
+};
+
+/* Addresses in network byte order, IPv4 in the first four bytes; ports in host byte order. */
+struct ts_addr {
+	__u8 transport; /* enum ts_transport */
+	__u8 source;    /* enum ts_addr_source */
+	__u16 family;
+	__u16 local_port;
+	__u16 remote_port;
+	__u8 local[16];
+	__u8 remote[16];
+	__u64 via; /* TS_TP_TLS: the connection that carries this one; TS_TP_UNIX: the socket */
+};
+
+struct ts_conn_key {
+	__u64 handle;
+	__u32 tgid;
+	__u32 exec_id;
+};
+
+/* A connection as BPF keeps it; user space reads the offsets of those that end unseen. */
+struct ts_conn {
+	__u64 id;
+	__u64 off[2]; /* by enum ts_dir */
+	struct ts_addr addr;
+	__u32 target;
+	__u8 role; /* enum ts_role */
+	__u8 announced;
+	__u8 rebind;
+	__u8 fd_tries;
+	__u8 shut;
+	__u8 settled;
+	__u8 has_alpn;
+	__u8 pad[5];
+};
+
+struct ts_rec_conn {
+	__u32 type; /* TS_REC_CONN */
+	__u32 target;
+	__u64 conn;
+	__u64 ts;
+	struct ts_conn_key key;
+	__u64 exe_ino;
+	__u32 exe_dev;
+	__u32 tid;
+	__u32 uid;
+	__u16 version;
+	__u8 role;
+	__u8 alpn_len;
+	struct ts_addr addr;
+	char comm[TS_COMM_LEN];
+	__u8 alpn[TS_ALPN_LEN];
+	char sni[TS_SNI_LEN];
+	char unix_path[TS_UNIX_PATH_LEN];
+	__u32 pad;
+};
+
+/* Payload follows: the rest of the record. */
+struct ts_rec_data {
+	__u32 type; /* TS_REC_DATA */
+	__u32 target;
+	__u64 conn;
+	__u64 ts;
+	__u64 off;
+	__u64 len; /* bytes that this record stands for */
+	__u64 call_len;
+	__u64 call_off;
+	__u32 tgid;
+	__u32 tid;
+	__u16 func;
+	__u8 dir;
+	__u8 flags;
+	__u32 captured;
+};
+
+/* TS_REC_SHUTDOWN, TS_REC_CLOSE */
+struct ts_rec_end {
+	__u32 type;
+	__u32 tid;
+	__u64 conn;
+	__u64 ts;
+	__u64 off[2];
+};
+
+/* TS_REC_HOLD: the thread waits until user space has put this number into `released`. */
+struct ts_rec_hold {
+	__u32 type;
+	__u32 tgid;
+	__u64 ticket;
+};
+
+_Static_assert(sizeof(struct ts_chain) == 20, "ts_chain");
+_Static_assert(sizeof(struct ts_layout) == 156, "ts_layout");
+_Static_assert(sizeof(struct ts_addr) == 48, "ts_addr");
+_Static_assert(sizeof(struct ts_conn_key) == 16, "ts_conn_key");
+_Static_assert(sizeof(struct ts_conn) == 88, "ts_conn");
+_Static_assert(sizeof(struct ts_rec_conn) == 528, "ts_rec_conn");
+_Static_assert(sizeof(struct ts_rec_data) == 72, "ts_rec_data");
+_Static_assert(sizeof(struct ts_rec_end) == 40, "ts_rec_end");
+_Static_assert(sizeof(struct ts_rec_hold) == 16, "ts_rec_hold");
+
+#endif

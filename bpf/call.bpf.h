@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* A call in flight: enter(handle, buf, …) … exit(count); the shape every library maps to. */
+#ifndef TLSSNIFF_CALL_H
+#define TLSSNIFF_CALL_H
+
+#include "conn.bpf.h"
+#include "emit.bpf.h"
+#include "maps.bpf.h"
+#include "user.bpf.h"
+
+/* Creation may fail for a moment while another thread of this CPU is in the same code. */
+#define STORAGE_TRIES 4
+
+static __always_inline struct thread *current_thread(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct thread *thread;
+	int i;
+
+	for (i = 0; i < STORAGE_TRIES; i++) {
+		thread = bpf_task_storage_get(&threads, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		if (thread)
+			return thread;
+	}
+	count(TS_CTR_MISSED_CALLS, 1);
+	return NULL;
+}
+
+static __always_inline bool is_data(__u8 action)
+{
+	return action == TS_ACT_READ || action == TS_ACT_WRITE;
+}
+
+/* Frames at or below this stack pointer were left without a return (longjmp, an exception). */
+static __always_inline void drop_stale(struct thread *thread, __u64 sp)
+{
+	int i;
+
+	for (i = 0; i < MAX_DEPTH; i++) {
+		__u32 top = thread->depth - 1;
+
+		if (top >= MAX_DEPTH || frame_at(thread, top)->sp > sp)
+			break;
+		thread->depth = top;
+	}
+}
+
+/* SSL_read_ex inside SSL_read: the outermost call of a handle and kind tells it all. */
+static __always_inline bool is_nested(const struct thread *thread, __u64 handle, __u8 action)
+{
+	__u32 i;
+
+	for (i = 0; i < MAX_DEPTH; i++) {
+		if (i >= thread->depth)
+			break;
+		if (thread->frames[i].handle == handle &&
+		    cookie_action(thread->frames[i].cookie) == action)
+			return true;
+	}
+	return false;
+}
+
+/* The call below has handed a TLS record to this call for writing: it is carried by it. */
+static __always_inline void note_tunnel(struct thread *thread, __u64 handle, __u64 buf, __u8 action)
+{
+	__u32 below = thread->depth - 1;
+	struct frame *frame;
+	__u8 head[2];
+
+	if (below >= MAX_DEPTH || action != TS_ACT_WRITE)
+		return;
+	frame = frame_at(thread, below);
+	if (!frame->want_addr || frame->handle == handle)
+		return;
+	if (bpf_copy_from_user(head, sizeof(head), (void *)buf))
+		return;
+	/* ContentType 20 … 23, legacy_record_version 3.x: RFC 8446, section 5.1 */
+	if (head[0] < 20 || head[0] > 23 || head[1] != 3)
+		return;
+	frame->addr.transport = TS_TP_TLS;
+	frame->addr.source = TS_SRC_SOCKET;
+	frame->addr.via = handle;
+	frame->want_addr = 0;
+}
+
+/* All loads first: the verifier refuses one through a pointer that was moved by a choice. */
+static __always_inline __u64 nth_argument(struct pt_regs *regs, __u8 n)
+{
+	__u64 arg3 = PT_REGS_PARM4(regs), arg4 = PT_REGS_PARM5(regs);
+
+	barrier_var(arg3);
+	barrier_var(arg4);
+	return n == 3 ? arg3 : n == 4 ? arg4 : 0;
+}
+
+/* Returns 1 when the call's return need not be seen. */
+static __always_inline int enter_call(struct pt_regs *regs, __u64 cookie, __u64 *slot)
+{
+	__u64 handle = PT_REGS_PARM1(regs), buf = PT_REGS_PARM2(regs), sp = PT_REGS_SP(regs);
+	__u8 action = cookie_action(cookie);
+	struct thread *thread;
+	struct ts_conn *conn;
+	struct frame *frame;
+	__u32 depth;
+
+	barrier_var(buf);
+	if (!handle || !is_traced() || is_muted())
+		return 1;
+	thread = current_thread();
+	if (!thread)
+		return 1;
+	drop_stale(thread, sp);
+	if (is_nested(thread, handle, action))
+		return 1;
+	depth = thread->depth;
+	if (depth >= MAX_DEPTH) {
+		count(TS_CTR_MISSED_CALLS, 1);
+		return 1;
+	}
+	note_tunnel(thread, handle, buf, action);
+	frame = frame_at(thread, depth);
+	frame->handle = handle;
+	frame->buf = buf;
+	frame->out = is_data(action) ? nth_argument(regs, cookie_count(cookie)) : 0;
+	frame->sp = sp;
+	frame->entered = bpf_ktime_get_boot_ns();
+	frame->cookie = cookie;
+	frame->addr.transport = TS_TP_UNKNOWN;
+	conn = find_conn(handle);
+	frame->want_addr = !conn || !conn->addr.transport || conn->rebind;
+	thread->depth = depth + 1;
+	*slot = depth + 1;
+	return 0;
+}
+
+/* Bytes that the call has moved, 0 when it has not. */
+static __always_inline __u64 moved_bytes(struct pt_regs *regs, const struct frame *frame)
+{
+	__u8 where = cookie_count(frame->cookie);
+	int ret = PT_REGS_RC(regs);
+	__u64 n;
+
+	if (where == TS_CNT_SENDFILE)
+		return (s64)PT_REGS_RC(regs) > 0 ? PT_REGS_RC(regs) : 0;
+	if (ret <= 0)
+		return 0;
+	if (where == TS_CNT_RETURN)
+		return ret;
+	return read_u64(frame->out, &n) ? n : 0;
+}
+
+/* Early data, or a handshake that nobody asked for by name, lets data go out before ALPN is
+ * settled; by the time that data has come in, it is. */
+static __always_inline bool may_know_more(const struct ts_conn *conn, __u8 dir)
+{
+	return dir == TS_IN && !conn->off[TS_IN] && !conn->has_alpn;
+}
+
+static __always_inline void data_returned(struct pt_regs *regs, struct frame *frame,
+					  const struct ts_layout *layout)
+{
+	__u8 dir = cookie_dir(frame->cookie);
+	__u64 len = moved_bytes(regs, frame);
+	struct ts_conn *conn;
+	__u64 off, ts;
+
+	if (!len && !frame->addr.transport)
+		return;
+	conn = find_or_make_conn(frame);
+	if (!conn)
+		return;
+	bind_conn(conn, frame, layout);
+	if (!len)
+		return;
+	if (may_know_more(conn, dir))
+		conn->announced = 0;
+	announce_conn(conn, frame, layout);
+	/* A request must not be later than its response, which another thread may be waiting for.
+	 */
+	ts = dir == TS_OUT ? frame->entered : bpf_ktime_get_boot_ns();
+	off = __sync_fetch_and_add(&conn->off[dir], len);
+	emit_data(frame, conn->id, len, off, ts);
+}
+
+static __always_inline void handshake_returned(struct pt_regs *regs, struct frame *frame,
+					       const struct ts_layout *layout)
+{
+	struct ts_conn *conn = find_or_make_conn(frame);
+	__u8 role = cookie_count(frame->cookie);
+
+	if (!conn)
+		return;
+	if (role)
+		conn->role = role;
+	bind_conn(conn, frame, layout);
+	if ((int)PT_REGS_RC(regs) != 1)
+		return;
+	if (!conn->settled)
+		conn->announced = 0;
+	announce_conn(conn, frame, layout);
+	conn->settled = conn->announced;
+}
+
+static __always_inline int exit_call(struct pt_regs *regs, __u64 slot)
+{
+	struct thread *thread;
+	struct ts_layout *layout;
+	struct frame *frame;
+	__u32 i = slot - 1, target;
+
+	thread = bpf_task_storage_get(&threads, bpf_get_current_task_btf(), NULL, 0);
+	if (!thread || i >= MAX_DEPTH || i >= thread->depth)
+		return 0;
+	frame = frame_at(thread, i);
+	target = cookie_target(frame->cookie);
+	layout = bpf_map_lookup_elem(&layouts, &target);
+	if (layout) {
+		if (cookie_action(frame->cookie) == TS_ACT_HANDSHAKE)
+			handshake_returned(regs, frame, layout);
+		else
+			data_returned(regs, frame, layout);
+	}
+	thread->depth = i;
+	return 0;
+}
+
+#endif

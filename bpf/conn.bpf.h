@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* Connections: found or made by handle, announced with what the library says of them. */
+#ifndef TLSSNIFF_CONN_H
+#define TLSSNIFF_CONN_H
+
+#include "emit.bpf.h"
+#include "maps.bpf.h"
+#include "sock.bpf.h"
+#include "user.bpf.h"
+
+/* The BIO may be set after the first call; later than that it is not worth its price. */
+#define FD_TRIES 3
+
+static const struct ts_conn new_conn = {};
+
+static __always_inline struct ts_conn *find_conn(__u64 handle)
+{
+	struct ts_conn_key key = conn_key(handle);
+
+	return bpf_map_lookup_elem(&conns, &key);
+}
+
+static __always_inline struct ts_conn *find_or_make_conn(const struct frame *frame)
+{
+	struct ts_conn_key key = conn_key(frame->handle);
+	struct ts_conn *conn = bpf_map_lookup_elem(&conns, &key);
+
+	if (conn)
+		return conn;
+	bpf_map_update_elem(&conns, &key, &new_conn, BPF_NOEXIST);
+	conn = bpf_map_lookup_elem(&conns, &key);
+	if (!conn) {
+		count(TS_CTR_MISSED_CALLS, 1);
+		return NULL;
+	}
+	conn->target = cookie_target(frame->cookie);
+	conn->id = __sync_fetch_and_add(&last_conn, 1) + 1;
+	return conn;
+}
+
+/* The handle goes on as another connection. */
+__noinline int renew_conn(struct ts_conn *conn)
+{
+	if (!conn)
+		return 0;
+	if (conn->announced)
+		emit_end(TS_REC_CLOSE, conn);
+	conn->id = __sync_fetch_and_add(&last_conn, 1) + 1;
+	conn->off[TS_OUT] = 0;
+	conn->off[TS_IN] = 0;
+	conn->addr.transport = TS_TP_UNKNOWN;
+	conn->addr.source = TS_SRC_NONE;
+	conn->role = TS_ROLE_UNKNOWN;
+	conn->announced = 0;
+	conn->rebind = 0;
+	conn->fd_tries = 0;
+	conn->shut = 0;
+	conn->settled = 0;
+	conn->has_alpn = 0;
+	return 0;
+}
+
+static __always_inline bool same_addr(const struct ts_addr *a, const struct ts_addr *b)
+{
+	const __u64 *x = (const void *)a, *y = (const void *)b;
+	__u32 i;
+
+	for (i = 1; i < sizeof(*a) / sizeof(*x); i++) {
+		if (x[i] != y[i])
+			return false;
+	}
+	return a->transport == b->transport && a->local_port == b->local_port &&
+	       a->remote_port == b->remote_port;
+}
+
+/* A local socket may be the resolver's daemon, asked from within the call that connects. */
+static __always_inline bool is_doubtful(const struct ts_addr *addr)
+{
+	return addr->transport == TS_TP_UNKNOWN || addr->transport == TS_TP_UNIX;
+}
+
+/* Learns the address from the call that is returning, once per connection; and again after its
+ * BIO was replaced, when another address makes it another connection. */
+__noinline int bind_conn(struct ts_conn *conn, struct frame *frame, const struct ts_layout *layout)
+{
+	if (!conn || !frame || !layout || (conn->addr.transport && !conn->rebind))
+		return 0;
+	if (is_doubtful(&frame->addr) && conn->fd_tries < FD_TRIES) {
+		struct ts_addr by_fd = {};
+
+		conn->fd_tries++;
+		if (bio_addr(layout, frame->handle, &by_fd))
+			frame->addr = by_fd;
+	}
+	if (!frame->addr.transport)
+		return 0;
+	if (frame->addr.transport == TS_TP_TLS) {
+		struct ts_conn *outer = find_conn(frame->addr.via);
+
+		frame->addr.via = outer ? outer->id : 0;
+	}
+	if (conn->rebind && conn->announced && conn->addr.transport &&
+	    !same_addr(&conn->addr, &frame->addr))
+		renew_conn(conn);
+	conn->rebind = 0;
+	conn->addr = frame->addr;
+	conn->announced = 0;
+	return 0;
+}
+
+static __always_inline void read_alpn(struct ts_rec_conn *rec, const struct ts_layout *layout,
+				      __u64 handle)
+{
+	__u64 field = chase(&layout->alpn_len, handle), data;
+	__u32 len;
+
+	if (!field || !read_u32(field, &len) || !len || len > TS_ALPN_LEN)
+		return;
+	field = chase(&layout->alpn, handle);
+	if (!field || !read_u64(field, &data) || !data)
+		return;
+	if (bpf_copy_from_user(rec->alpn, len & (2 * TS_ALPN_LEN - 1), (void *)data) == 0)
+		rec->alpn_len = len;
+}
+
+static __always_inline void read_tls_facts(struct ts_rec_conn *rec, const struct ts_layout *layout,
+					   __u64 handle)
+{
+	__u64 field, name;
+	__u32 value;
+
+	field = chase(&layout->version, handle);
+	if (field && read_u32(field, &value))
+		rec->version = value;
+	field = rec->role ? 0 : chase(&layout->server, handle);
+	if (field && read_u32(field, &value) && value <= 1)
+		rec->role = value ? TS_ROLE_SERVER : TS_ROLE_CLIENT;
+	read_alpn(rec, layout, handle);
+	field = chase(&layout->sni, handle);
+	if (field && read_u64(field, &name) && name)
+		bpf_probe_read_user_str(rec->sni, sizeof(rec->sni), (void *)name);
+}
+
+static __always_inline void read_process(struct ts_rec_conn *rec)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct inode *exe = BPF_CORE_READ(task, mm, exe_file, f_inode);
+
+	rec->exe_ino = BPF_CORE_READ(exe, i_ino);
+	rec->exe_dev = BPF_CORE_READ(exe, i_sb, s_dev);
+	rec->tid = bpf_get_current_pid_tgid();
+	rec->uid = bpf_get_current_uid_gid();
+	BPF_CORE_READ_STR_INTO(&rec->comm, task, group_leader, comm);
+}
+
+/* The path that either end is bound to. The socket was used within the call that is returning. */
+static __always_inline void read_unix_path(struct ts_rec_conn *rec)
+{
+	struct unix_sock *sock = (void *)rec->addr.via;
+	struct unix_address *name = BPF_CORE_READ(sock, addr);
+
+	if (!name) {
+		sock = (void *)BPF_CORE_READ(sock, peer);
+		name = BPF_CORE_READ(sock, addr);
+	}
+	if (name)
+		BPF_CORE_READ_STR_INTO(&rec->unix_path, name, name[0].sun_path);
+}
+
+/* Says who the connection is before its first bytes, and again when more is known. */
+__noinline int announce_conn(struct ts_conn *conn, const struct frame *frame,
+			     const struct ts_layout *layout)
+{
+	struct ts_rec_conn *rec;
+
+	if (!conn || !frame || !layout || conn->announced)
+		return 0;
+	rec = bpf_ringbuf_reserve(&ring, sizeof(*rec), 0);
+	if (!rec) {
+		count(TS_CTR_DROPPED_NOTES, 1);
+		return 0;
+	}
+	__builtin_memset(rec, 0, sizeof(*rec));
+	rec->type = TS_REC_CONN;
+	rec->target = conn->target;
+	rec->conn = conn->id;
+	rec->ts = frame->entered;
+	rec->key = conn_key(frame->handle);
+	rec->role = conn->role;
+	rec->addr = conn->addr;
+	if (rec->addr.transport == TS_TP_UNIX)
+		read_unix_path(rec);
+	read_process(rec);
+	read_tls_facts(rec, layout, frame->handle);
+	conn->announced = 1;
+	conn->has_alpn = rec->alpn_len > 0;
+	bpf_ringbuf_submit(rec, wakeup_flags());
+	return 0;
+}
+
+#endif

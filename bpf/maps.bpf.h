@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* Configuration, maps and the state of a thread that is inside TLS calls. */
+#ifndef TLSSNIFF_MAPS_H
+#define TLSSNIFF_MAPS_H
+
+#include "vmlinux_min.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+#include "abi.h"
+
+/* TLS in TLS in TLS, each with a handshake inside a read; a power of two. */
+#define MAX_DEPTH 8
+#define MAX_CONNS (256 * 1024)
+
+const volatile struct {
+	__u32 self_tgid;
+	__u32 snaplen; /* bytes kept of a call; 0: all */
+	__u32 by_tgid; /* only processes in `traced` */
+	__u32 follow;  /* children of traced processes too */
+	__u32 by_uid;
+	__u32 uid;
+	__u32 comm_len; /* only commands whose name begins with these bytes of `comm`; 0: all */
+	char comm[TS_COMM_LEN];
+	__u64 wakeup_at;  /* unread bytes in the ring at which the reader is woken */
+	__u64 large_call; /* from here on a call waits for room in the ring */
+} config = {};
+
+/* Written by user space before it blocks; the next record wakes it. */
+__u32 reader_sleeps = 0;
+__u64 last_conn = 0;
+__u64 last_ticket = 0;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 16 * 1024 * 1024);
+} ring SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_CONNS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct ts_conn_key);
+	__type(value, struct ts_conn);
+} conns SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, TS_MAX_TARGETS);
+	__type(key, __u32);
+	__type(value, struct ts_layout);
+} layouts SEC(".maps");
+
+/* Processes to look at (`by_tgid`), by tgid. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u8);
+} traced SEC(".maps");
+
+/* Processes that user space has decided against, by tgid and exec id (handle 0). */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct ts_conn_key);
+	__type(value, __u8);
+} muted SEC(".maps");
+
+/* The last ticket that user space has let go, by tgid. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u64);
+} released SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, TS_CTR_MAX);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+/* A call in flight. */
+struct frame {
+	__u64 handle;
+	__u64 buf;
+	__u64 out; /* where the count will be, or 0 */
+	__u64 sp;
+	__u64 entered; /* ns since boot */
+	__u64 cookie;
+	struct ts_addr addr; /* what the thread used while this was the innermost call */
+	__u8 want_addr;
+	__u8 pad[7];
+};
+
+struct thread {
+	__u32 depth;
+	__u32 pad;
+	struct frame frames[MAX_DEPTH];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct thread);
+} threads SEC(".maps");
+
+/* The mask says to the verifier what the caller has checked; the barrier keeps it in the code. */
+static __always_inline struct frame *frame_at(struct thread *thread, __u64 i)
+{
+	barrier_var(i);
+	return &thread->frames[i & (MAX_DEPTH - 1)];
+}
+
+static __always_inline __u8 cookie_action(__u64 cookie)
+{
+	return cookie;
+}
+
+static __always_inline __u8 cookie_count(__u64 cookie)
+{
+	return cookie >> 8;
+}
+
+static __always_inline __u8 cookie_dir(__u64 cookie)
+{
+	return cookie_action(cookie) == TS_ACT_READ ? TS_IN : TS_OUT;
+}
+
+static __always_inline __u16 cookie_func(__u64 cookie)
+{
+	return cookie >> 16;
+}
+
+static __always_inline __u32 cookie_target(__u64 cookie)
+{
+	return cookie >> 32;
+}
+
+static __always_inline __u32 current_tgid(void)
+{
+	return bpf_get_current_pid_tgid() >> 32;
+}
+
+/* Uprobe programs are preempted: the slot of this CPU may be another's by now. */
+static __always_inline void count(__u32 counter, __u64 n)
+{
+	__u64 *value = bpf_map_lookup_elem(&counters, &counter);
+
+	if (value)
+		__sync_fetch_and_add(value, n);
+}
+
+/* An address of a handle is reused after exec, and a pid after exit: the exec id tells the first
+ * apart, user space removes the entries of processes that have gone. */
+static __always_inline struct ts_conn_key conn_key(__u64 handle)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct ts_conn_key key = {
+		.handle = handle,
+		.tgid = current_tgid(),
+		.exec_id = BPF_CORE_READ(task, group_leader, self_exec_id),
+	};
+
+	return key;
+}
+
+static __always_inline bool has_wanted_name(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	char comm[TS_COMM_LEN] = {};
+	__u32 i;
+
+	if (!config.comm_len)
+		return true;
+	BPF_CORE_READ_STR_INTO(&comm, task, group_leader, comm);
+	for (i = 0; i < TS_COMM_LEN; i++) {
+		if (i >= config.comm_len)
+			break;
+		if (comm[i] != config.comm[i])
+			return false;
+	}
+	return true;
+}
+
+static __always_inline bool is_traced(void)
+{
+	__u32 tgid = current_tgid();
+
+	if (tgid == config.self_tgid)
+		return false;
+	if (config.by_tgid && !bpf_map_lookup_elem(&traced, &tgid))
+		return false;
+	if (config.by_uid && (__u32)bpf_get_current_uid_gid() != config.uid)
+		return false;
+	return has_wanted_name();
+}
+
+static __always_inline bool is_muted(void)
+{
+	struct ts_conn_key key = conn_key(0);
+
+	return bpf_map_lookup_elem(&muted, &key);
+}
+
+#endif

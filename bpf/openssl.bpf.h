@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* The OpenSSL API: one program for all calls with a return, one for those without. */
+#ifndef TLSSNIFF_OPENSSL_H
+#define TLSSNIFF_OPENSSL_H
+
+#include "call.bpf.h"
+
+extern bool bpf_session_is_return(void) __ksym;
+extern __u64 *bpf_session_cookie(void) __ksym;
+
+SEC("uprobe.session.s")
+int tls_call(struct pt_regs *regs)
+{
+	__u64 *slot = bpf_session_cookie();
+
+	if (bpf_session_is_return())
+		return exit_call(regs, *slot);
+	return enter_call(regs, bpf_get_attach_cookie(regs), slot);
+}
+
+/* SSL_free of one of several owners does not end the connection. */
+static __always_inline bool is_last_owner(__u32 target, __u64 handle)
+{
+	struct ts_layout *layout = bpf_map_lookup_elem(&layouts, &target);
+	__u32 references;
+	__u64 field;
+
+	if (!layout)
+		return true;
+	field = chase(&layout->references, handle);
+	if (!field || !read_u32(field, &references))
+		return true;
+	return references <= 1;
+}
+
+static __always_inline void end_conn(struct ts_conn *conn, __u64 handle)
+{
+	struct ts_conn_key key = conn_key(handle);
+
+	if (conn->announced)
+		emit_end(TS_REC_CLOSE, conn);
+	bpf_map_delete_elem(&conns, &key);
+}
+
+SEC("uprobe.multi.s")
+int tls_event(struct pt_regs *regs)
+{
+	__u64 cookie = bpf_get_attach_cookie(regs);
+	__u64 handle = PT_REGS_PARM1(regs);
+	struct ts_conn *conn;
+
+	if (!is_traced())
+		return 0;
+	conn = find_conn(handle);
+	if (!conn)
+		return 0;
+	switch (cookie_action(cookie)) {
+	case TS_ACT_FREE:
+		if (is_last_owner(cookie_target(cookie), handle))
+			end_conn(conn, handle);
+		break;
+	case TS_ACT_CLEAR:
+		if (conn->off[TS_OUT] || conn->off[TS_IN] || conn->announced)
+			renew_conn(conn);
+		break;
+	case TS_ACT_SHUTDOWN:
+		if (conn->announced && !conn->shut)
+			conn->shut = emit_end(TS_REC_SHUTDOWN, conn);
+		break;
+	case TS_ACT_REBIND:
+		conn->rebind = 1;
+		conn->fd_tries = 0;
+		break;
+	}
+	return 0;
+}
+
+#endif

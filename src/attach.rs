@@ -1,0 +1,486 @@
+//! Puts a target's probes in place, once per file.
+
+use crate::bpf::{Bpf, types};
+use crate::discovery::elf::Elf;
+use crate::discovery::{self, FileId, Mapping, ProcFs};
+use crate::event::{Dir, Flavor, Lib, Role};
+use crate::plan::{self, Action, BioLayout, Count, Plan, Probe, Site, SiteCost};
+use anyhow::{Context, Result, bail};
+use libbpf_rs::{Link, ProgramMut, UprobeMultiOpts};
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::rc::Rc;
+
+/// The function that the dynamic linker calls for debuggers each time it has mapped libraries, in
+/// glibc and in musl (`elf/dl-debug.c`, `ldso/dynlink.c`).
+const LIBRARIES_MAPPED: &str = "_dl_debug_state";
+
+/// For which processes the breakpoints are put in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Whoever maps the file, now or later.
+    Everyone,
+    /// Only processes that are named one by one: no other pays for a breakpoint.
+    Each,
+}
+
+/// A target in the order of its number.
+#[derive(Debug)]
+pub struct Target {
+    pub id: FileId,
+    pub lib: Rc<Lib>,
+    /// Names of the functions, by the index that a data record carries.
+    pub funcs: Vec<String>,
+    /// Whether the libcrypto that goes with it has been seen.
+    has_crypto: bool,
+    pub notes: Vec<String>,
+}
+
+/// What a file is to us.
+#[derive(Clone, Debug)]
+enum Content {
+    /// Nothing to probe here.
+    Other,
+    Tls {
+        target: u32,
+        plan: Rc<Plan>,
+    },
+    /// A dynamic linker, and where it says that libraries were mapped.
+    Linker(u64),
+}
+
+#[derive(Clone, Debug)]
+struct Crypto {
+    bio: BioLayout,
+    version: Option<String>,
+}
+
+/// What one look at a process has changed.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Targets that were attached just now, by number.
+    pub attached: Vec<u32>,
+    /// Files that hold TLS functions but could not be attached: path and reason.
+    pub failed: Vec<(String, String)>,
+}
+
+/// All files that were looked at, and the links to those that hold TLS functions.
+#[derive(Debug)]
+pub struct Registry {
+    scope: Scope,
+    /// Hold threads that have just mapped libraries until those are attached.
+    hold: bool,
+    procfs: ProcFs,
+    contents: HashMap<FileId, Content>,
+    /// By the file that holds libcrypto's functions: the layout of a `BIO`, and the version.
+    cryptos: HashMap<FileId, Crypto>,
+    targets: Vec<Target>,
+    /// What is linked, for which process (0: for all).
+    linked: HashMap<(FileId, u32), Vec<Link>>,
+    refused: HashSet<(FileId, u32)>,
+}
+
+impl Registry {
+    pub fn new(scope: Scope, hold: bool, procfs: ProcFs) -> Registry {
+        Registry {
+            scope,
+            hold,
+            procfs,
+            contents: HashMap::new(),
+            cryptos: HashMap::new(),
+            targets: Vec::new(),
+            linked: HashMap::new(),
+            refused: HashSet::new(),
+        }
+    }
+
+    pub fn target(&self, number: u32) -> Option<&Target> {
+        self.targets.get(usize::try_from(number).ok()?)
+    }
+
+    pub fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+
+    /// Whether a file that was mapped needs a look at the process.
+    pub fn is_news(&self, id: FileId, pid: u32) -> bool {
+        match self.contents.get(&id) {
+            None => true,
+            Some(Content::Tls { .. } | Content::Linker(_)) => {
+                let key = (id, self.link_pid(pid));
+                !self.linked.contains_key(&key) && !self.refused.contains(&key)
+            }
+            Some(Content::Other) => false,
+        }
+    }
+
+    fn link_pid(&self, pid: u32) -> u32 {
+        match self.scope {
+            Scope::Everyone => 0,
+            Scope::Each => pid,
+        }
+    }
+
+    /// Attaches whatever TLS functions the process has mapped and that are not attached yet.
+    ///
+    /// # Errors
+    /// The process has gone, or may not be looked at. A file that cannot be attached is no error
+    /// but a line in [`Found::failed`].
+    pub fn look_at(&mut self, bpf: &mut Bpf, pid: u32) -> Result<Found> {
+        let mappings = self.procfs.exec_mappings(pid)?;
+        let mut found = Found::default();
+        let news: Vec<&Mapping> = mappings
+            .iter()
+            .filter(|m| self.is_news(m.id, pid))
+            .collect();
+        for mapping in &news {
+            if !self.contents.contains_key(&mapping.id) {
+                self.classify(pid, mapping);
+            }
+        }
+        self.join_crypto(bpf, &mappings)?;
+        for mapping in news {
+            if let Err(error) = self.attach(bpf, pid, mapping, &mut found) {
+                self.refused.insert((mapping.id, self.link_pid(pid)));
+                found
+                    .failed
+                    .push((mapping.path.to_string_lossy().into(), format!("{error:#}")));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Attaches to a file before any process maps it.
+    pub fn look_at_file(&mut self, bpf: &mut Bpf, pid: u32, path: &Path) -> Result<Found> {
+        use std::os::unix::fs::MetadataExt;
+        let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+        let meta = file
+            .metadata()
+            .with_context(|| format!("look at {}", path.display()))?;
+        let mapping = Mapping {
+            start: 0,
+            end: 0,
+            offset: 0,
+            id: FileId {
+                dev: meta.dev(),
+                ino: meta.ino(),
+            },
+            path: path.to_path_buf(),
+            deleted: false,
+        };
+        let mut found = Found::default();
+        if !self.is_news(mapping.id, pid) {
+            return Ok(found);
+        }
+        if !self.contents.contains_key(&mapping.id) {
+            self.classify_file(&mapping, &file);
+        }
+        self.join_crypto(bpf, std::slice::from_ref(&mapping))?;
+        self.attach_file(bpf, pid, &mapping, &file, &mut found)?;
+        Ok(found)
+    }
+
+    /// Drops the links that were made for one process.
+    pub fn forget_process(&mut self, pid: u32) {
+        if self.scope == Scope::Each {
+            self.linked.retain(|(_, linked), _| *linked != pid);
+            self.refused.retain(|(_, refused)| *refused != pid);
+        }
+    }
+
+    /// Takes all probes out.
+    pub fn detach(&mut self) {
+        self.linked.clear();
+    }
+
+    /// What a target can be told only by the libcrypto of the same process: the layout of a `BIO`,
+    /// and for libssl.so.3 its version. The two are not always mapped at the same time.
+    fn join_crypto(&mut self, bpf: &Bpf, mappings: &[Mapping]) -> Result<()> {
+        let crypto = mappings
+            .iter()
+            .find_map(|mapping| self.cryptos.get(&mapping.id));
+        for mapping in mappings {
+            let Some(Content::Tls {
+                target: number,
+                plan,
+            }) = self.contents.get(&mapping.id)
+            else {
+                continue;
+            };
+            let target = usize::try_from(*number)
+                .ok()
+                .and_then(|n| self.targets.get_mut(n));
+            let Some(target) = target.filter(|target| !target.has_crypto) else {
+                continue;
+            };
+            // A static program has both in one file.
+            let crypto = self.cryptos.get(&mapping.id).or(crypto);
+            bpf.set_layout(*number, &plan.layout, crypto.map(|crypto| crypto.bio))?;
+            target.has_crypto = crypto.is_some();
+            let version = crypto.and_then(|crypto| crypto.version.clone());
+            if target.lib.version.is_none() && version.is_some() {
+                target.lib = Rc::new(Lib {
+                    version,
+                    ..(*target.lib).clone()
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn classify(&mut self, pid: u32, mapping: &Mapping) {
+        match self.procfs.open_mapping(pid, mapping) {
+            Ok(file) => self.classify_file(mapping, &file),
+            // The process may be gone: another one that maps the file gets another look.
+            Err(error) => log::debug!("{}: {error:#}", mapping.path.display()),
+        }
+    }
+
+    fn classify_file(&mut self, mapping: &Mapping, file: &File) {
+        let path = mapping.path.to_string_lossy();
+        let content = match self.read_content(mapping.id, &path, file) {
+            Ok(content) => content,
+            Err(error) => {
+                log::debug!("{path}: {error:#}");
+                Content::Other
+            }
+        };
+        self.contents.insert(mapping.id, content);
+    }
+
+    fn read_content(&mut self, id: FileId, path: &str, file: &File) -> Result<Content> {
+        let bytes = discovery::load(file)?;
+        if !bytes.starts_with(b"\x7fELF") {
+            return Ok(Content::Other);
+        }
+        let elf = Elf::parse(&bytes)?;
+        if let Some(bio) = plan::layout::bio_layout(&elf) {
+            let version = plan::openssl::version(&elf, Flavor::OpenSsl);
+            self.cryptos.insert(id, Crypto { bio, version });
+        }
+        if let Some(plan) = plan::plan(&elf, path)? {
+            log::debug!("{path}: {}", plan.describe());
+            let target = u32::try_from(self.targets.len()).context("number the target")?;
+            self.targets.push(Target {
+                id,
+                lib: Rc::new(Lib {
+                    flavor: plan.flavor,
+                    path: path.to_owned(),
+                    version: plan.version.clone(),
+                }),
+                funcs: plan.probes.iter().map(|probe| probe.func.clone()).collect(),
+                has_crypto: false,
+                notes: plan.notes.clone(),
+            });
+            return Ok(Content::Tls {
+                target,
+                plan: Rc::new(plan),
+            });
+        }
+        if self.hold {
+            let found = elf.find(&[LIBRARIES_MAPPED]);
+            let site = found
+                .get(LIBRARIES_MAPPED)
+                .and_then(|symbol| elf.file_offset(symbol.vaddr));
+            if let Some(offset) = site {
+                return Ok(Content::Linker(offset));
+            }
+        }
+        Ok(Content::Other)
+    }
+
+    fn attach(
+        &mut self,
+        bpf: &mut Bpf,
+        pid: u32,
+        mapping: &Mapping,
+        found: &mut Found,
+    ) -> Result<()> {
+        match self.contents.get(&mapping.id) {
+            Some(Content::Tls { .. } | Content::Linker(_)) => {
+                let file = self.procfs.open_mapping(pid, mapping)?;
+                self.attach_file(bpf, pid, mapping, &file, found)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn attach_file(
+        &mut self,
+        bpf: &mut Bpf,
+        pid: u32,
+        mapping: &Mapping,
+        file: &File,
+        found: &mut Found,
+    ) -> Result<()> {
+        let link_pid = self.link_pid(pid);
+        let at = Place {
+            path: format!("/proc/self/fd/{}", file.as_raw_fd()),
+            pid: link_pid,
+        };
+        let links = match self.contents.get(&mapping.id) {
+            Some(Content::Linker(offset)) => {
+                vec![at.link(bpf.hold_program(), &[(*offset, 0)], false)?]
+            }
+            Some(Content::Tls { target, plan }) => {
+                let (target, plan) = (*target, Rc::clone(plan));
+                let links = at.link_plan(bpf, target, &plan)?;
+                found.attached.push(target);
+                links
+            }
+            _ => return Ok(()),
+        };
+        self.linked.insert((mapping.id, link_pid), links);
+        Ok(())
+    }
+}
+
+/// An open file and the process that its breakpoints are for (0: all).
+struct Place {
+    path: String,
+    pid: u32,
+}
+
+impl Place {
+    fn link_plan(&self, bpf: &mut Bpf, target: u32, plan: &Plan) -> Result<Vec<Link>> {
+        let (calls, events): (Vec<_>, Vec<_>) = plan
+            .probes
+            .iter()
+            .enumerate()
+            .map(|(index, probe)| (probe, cookie(target, index, probe.action)))
+            .partition(|(probe, _)| has_return(probe.action));
+        let mut links = self.link_probes(bpf.call_program(), &calls, true)?;
+        links.extend(self.link_probes(bpf.event_program(), &events, false)?);
+        Ok(links)
+    }
+
+    /// All in one link; one by one, at the next best site, when the kernel refuses one of them.
+    fn link_probes(
+        &self,
+        program: &ProgramMut<'_>,
+        probes: &[(&Probe, u64)],
+        session: bool,
+    ) -> Result<Vec<Link>> {
+        let mut sites: Vec<(u64, u64)> = probes
+            .iter()
+            .map(|(probe, cookie)| (probe.site.file_offset, *cookie))
+            .collect();
+        // Aliases of one function would report each call twice.
+        sites.sort_by_key(|(offset, _)| *offset);
+        sites.dedup_by_key(|(offset, _)| *offset);
+        if sites.is_empty() {
+            return Ok(Vec::new());
+        }
+        let refusal = match self.link(program, &sites, session) {
+            Ok(link) => return Ok(vec![link]),
+            Err(error) => error,
+        };
+        let mut links = Vec::new();
+        for (probe, cookie) in probes {
+            match self.link_somewhere(program, probe, *cookie, session) {
+                Ok(link) => links.push(link),
+                Err(error) => log::warn!("{}: {error:#}", probe.func),
+            }
+        }
+        if links.is_empty() {
+            return Err(refusal);
+        }
+        Ok(links)
+    }
+
+    /// While another tracer sits at a site with arguments of its own, the kernel refuses ours
+    /// (`ref_ctr_offset mismatch` in the kernel log); another site of the function works.
+    fn link_somewhere(
+        &self,
+        program: &ProgramMut<'_>,
+        probe: &Probe,
+        cookie: u64,
+        session: bool,
+    ) -> Result<Link> {
+        let mut refusal = None;
+        for site in std::iter::once(&probe.site).chain(&probe.fallbacks) {
+            match self.link(program, &[(site.file_offset, cookie)], session) {
+                Ok(link) => {
+                    tell_cost(&probe.func, site);
+                    return Ok(link);
+                }
+                Err(error) => refusal = Some(error),
+            }
+        }
+        match refusal {
+            Some(error) => Err(error),
+            None => bail!("no site to attach to"),
+        }
+    }
+
+    fn link(&self, program: &ProgramMut<'_>, sites: &[(u64, u64)], session: bool) -> Result<Link> {
+        let offsets: Result<Vec<usize>, _> = sites
+            .iter()
+            .map(|(offset, _)| usize::try_from(*offset))
+            .collect();
+        let options = UprobeMultiOpts {
+            offsets: offsets.context("probe beyond the address space")?,
+            cookies: sites.iter().map(|(_, cookie)| *cookie).collect(),
+            session,
+            ..Default::default()
+        };
+        // libbpf: -1 is every process, 0 would be ourselves.
+        let pid = match self.pid {
+            0 => -1,
+            pid => i32::try_from(pid).context("pid out of range")?,
+        };
+        program
+            .attach_uprobe_multi_with_opts(pid, &self.path, "", options)
+            .context("the kernel refused the probes (is another tracer attached there?)")
+    }
+}
+
+fn tell_cost(func: &str, site: &Site) {
+    if site.cost == SiteCost::SingleStepped {
+        log::debug!(
+            "{func}: attached at a single-stepped instruction: {}",
+            site.reason
+        );
+    }
+}
+
+fn has_return(action: Action) -> bool {
+    matches!(action, Action::Data(..) | Action::Handshake(_))
+}
+
+/// As bpf/abi.h lays it out: action, count or role, function, target.
+fn cookie(target: u32, func: usize, action: Action) -> u64 {
+    use types::{ts_action, ts_count, ts_role};
+    let (action, detail) = match action {
+        Action::Data(dir, count) => {
+            let action = match dir {
+                Dir::Out => ts_action::TS_ACT_WRITE,
+                Dir::In => ts_action::TS_ACT_READ,
+            };
+            let detail = match count {
+                Count::Return => ts_count::TS_CNT_RETURN.0,
+                Count::OutArg(n) => n.into(),
+                Count::SendfileReturn => ts_count::TS_CNT_SENDFILE.0,
+            };
+            (action, detail)
+        }
+        Action::Handshake(role) => {
+            let role = match role {
+                None => ts_role::TS_ROLE_UNKNOWN,
+                Some(Role::Client) => ts_role::TS_ROLE_CLIENT,
+                Some(Role::Server) => ts_role::TS_ROLE_SERVER,
+            };
+            (ts_action::TS_ACT_HANDSHAKE, role.0)
+        }
+        Action::Free => (ts_action::TS_ACT_FREE, 0),
+        Action::Clear => (ts_action::TS_ACT_CLEAR, 0),
+        Action::Shutdown => (ts_action::TS_ACT_SHUTDOWN, 0),
+        Action::Rebind => (ts_action::TS_ACT_REBIND, 0),
+    };
+    u64::from(action.0)
+        | u64::from(detail) << 8
+        | (func as u64 & 0xffff) << 16
+        | u64::from(target) << 32
+}

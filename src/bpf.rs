@@ -1,0 +1,358 @@
+//! Loads the BPF object and wraps its maps.
+#![allow(unsafe_code)]
+
+use crate::plan::{BioLayout, Layout, LoadChain};
+use anyhow::{Context, Result};
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{MapCore, MapFlags, ProgramMut};
+use std::mem::{MaybeUninit, offset_of};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+#[allow(
+    clippy::all,
+    clippy::pedantic,
+    dead_code,
+    missing_debug_implementations,
+    non_camel_case_types,
+    unused_qualifications
+)]
+mod skel {
+    include!(concat!(env!("OUT_DIR"), "/tlssniff.skel.rs"));
+}
+pub use skel::types;
+use skel::{TlssniffSkel, TlssniffSkelBuilder};
+
+// The same numbers as in bpf/abi.h: what the skeleton made of the types must be what C meant.
+const _: () = {
+    assert!(size_of::<types::ts_layout>() == 156);
+    assert!(size_of::<types::ts_conn_key>() == 16);
+    assert!(size_of::<types::ts_conn>() == 88);
+    assert!(offset_of!(types::ts_conn, off) == 8);
+    assert!(size_of::<types::ts_rec_conn>() == 528);
+    assert!(offset_of!(types::ts_rec_conn, addr) == 64);
+    assert!(size_of::<types::ts_rec_data>() == 72);
+    assert!(offset_of!(types::ts_rec_data, captured) == 68);
+    assert!(size_of::<types::ts_rec_end>() == 40);
+    assert!(size_of::<types::ts_rec_hold>() == 16);
+};
+
+const TRACE_SOCKETS: [&str; 2] = ["sock_send_length", "sock_recv_length"];
+
+/// What BPF is told before it is loaded.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Bytes kept of a call, 0 for all.
+    pub snaplen: u32,
+    /// Only processes given to [`Bpf::trace`].
+    pub by_tgid: bool,
+    /// And their children.
+    pub follow: bool,
+    pub uid: Option<u32>,
+    /// Beginning of the command's name, up to 16 bytes; with a final NUL it is the whole name.
+    pub comm: Option<Vec<u8>>,
+    /// A power of two, at least a page.
+    pub ring_bytes: u32,
+}
+
+/// Losses that BPF has counted, over all processors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub dropped_calls: u64,
+    pub dropped_bytes: u64,
+    pub unreadable_bytes: u64,
+    pub missed_calls: u64,
+    pub dropped_notes: u64,
+}
+
+/// The loaded object.
+pub struct Bpf {
+    skel: TlssniffSkel<'static>,
+    /// Whether sockets used inside TLS calls are seen.
+    pub sees_sockets: bool,
+}
+
+impl std::fmt::Debug for Bpf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bpf").finish_non_exhaustive()
+    }
+}
+
+impl Bpf {
+    /// Opens, configures and loads the object, and attaches what belongs to no target.
+    ///
+    /// # Errors
+    /// The kernel refuses it: too old, or privileges are missing.
+    pub fn load(options: &Options) -> Result<Bpf> {
+        // One object per run, used until the process ends: leaking it spares a self-reference.
+        let storage = Box::leak(Box::new(MaybeUninit::uninit()));
+        let mut open = TlssniffSkelBuilder::default()
+            .open(storage)
+            .context("open the BPF object")?;
+        let ring = u64::from(options.ring_bytes);
+        open.maps
+            .ring
+            .set_max_entries(options.ring_bytes)
+            .context("set the size of the ring")?;
+        let rodata = open
+            .maps
+            .rodata_data
+            .as_mut()
+            .context("find the BPF configuration")?;
+        let config = &mut rodata.config;
+        config.self_tgid = std::process::id();
+        config.snaplen = options.snaplen;
+        config.by_tgid = options.by_tgid.into();
+        config.follow = options.follow.into();
+        config.by_uid = options.uid.is_some().into();
+        config.uid = options.uid.unwrap_or_default();
+        let comm = options.comm.as_deref().unwrap_or_default();
+        for (to, from) in config.comm.iter_mut().zip(comm) {
+            *to = from.cast_signed();
+        }
+        config.comm_len = u32::try_from(comm.len()).context("length of the command's name")?;
+        config.wakeup_at = ring / 16;
+        config.large_call = ring / 2;
+        let skel = open.load().context(
+            "load the BPF programs (this version needs Linux 6.16 or later; tlssniff --debug shows \
+             the kernel's own words)",
+        )?;
+        let mut bpf = Bpf {
+            skel,
+            sees_sockets: false,
+        };
+        bpf.attach_tracepoints(options)?;
+        Ok(bpf)
+    }
+
+    fn attach_tracepoints(&mut self, options: &Options) -> Result<()> {
+        let progs = &mut self.skel.progs;
+        let links = &mut self.skel.links;
+        links.sock_send_length = progs.sock_send_length.attach_trace().ok();
+        links.sock_recv_length = progs.sock_recv_length.attach_trace().ok();
+        self.sees_sockets = links.sock_send_length.is_some() && links.sock_recv_length.is_some();
+        if !self.sees_sockets {
+            log::warn!(
+                "addresses come from the library's file descriptors alone: the kernel refused \
+                 tracepoints {TRACE_SOCKETS:?}"
+            );
+        }
+        if options.follow {
+            links.process_forked = Some(
+                progs
+                    .process_forked
+                    .attach_trace()
+                    .context("attach to sched_process_fork")?,
+            );
+        }
+        Ok(())
+    }
+
+    /// The program for calls whose return matters (a session), and the one for the others.
+    pub fn call_program(&mut self) -> &ProgramMut<'static> {
+        &self.skel.progs.tls_call
+    }
+
+    pub fn event_program(&mut self) -> &ProgramMut<'static> {
+        &self.skel.progs.tls_event
+    }
+
+    /// The program that holds a thread which has just mapped libraries.
+    pub fn hold_program(&mut self) -> &ProgramMut<'static> {
+        &self.skel.progs.libraries_mapped
+    }
+
+    pub fn ring(&self) -> &dyn MapCore {
+        &self.skel.maps.ring
+    }
+
+    /// Must be called before the target's first probe is attached.
+    pub fn set_layout(&self, target: u32, ssl: &Layout, bio: Option<BioLayout>) -> Result<()> {
+        let (alpn, alpn_len) = ssl.alpn.clone().unzip();
+        let layout = types::ts_layout {
+            rbio: chain(ssl.rbio.as_ref()),
+            version: chain(ssl.version.as_ref()),
+            server: chain(ssl.server.as_ref()),
+            alpn: chain(alpn.as_ref()),
+            alpn_len: chain(alpn_len.as_ref()),
+            sni: chain(ssl.sni.as_ref()),
+            references: chain(ssl.references.as_ref()),
+            bio_method: bio.map_or(0, |bio| bio.method),
+            bio_num: bio.map_or(0, |bio| bio.num),
+            bio_next: bio.map_or(0, |bio| bio.next),
+            bio_known: bio.is_some().into(),
+        };
+        self.skel
+            .maps
+            .layouts
+            .update(&target.to_ne_bytes(), bytes_of(&layout), MapFlags::ANY)
+            .with_context(|| format!("hand the layout of target {target} to BPF"))
+    }
+
+    /// Looks at this process from now on (`by_tgid`).
+    pub fn trace(&self, pid: u32) -> Result<()> {
+        self.skel
+            .maps
+            .traced
+            .update(&pid.to_ne_bytes(), &[1], MapFlags::ANY)
+            .with_context(|| format!("add process {pid} to those that are traced"))
+    }
+
+    pub fn is_traced(&self, pid: u32) -> bool {
+        matches!(
+            self.skel
+                .maps
+                .traced
+                .lookup(&pid.to_ne_bytes(), MapFlags::ANY),
+            Ok(Some(_))
+        )
+    }
+
+    /// The process has gone. Its pid may be used again.
+    pub fn forget_process(&self, pid: u32) {
+        // Absent entries are the normal case.
+        let _ = self.skel.maps.traced.delete(&pid.to_ne_bytes());
+        let _ = self.skel.maps.released.delete(&pid.to_ne_bytes());
+    }
+
+    /// Never mind the calls of this process, until it executes another program.
+    pub fn mute(&self, key: &ConnKey) -> Result<()> {
+        let key = ConnKey { handle: 0, ..*key };
+        self.skel
+            .maps
+            .muted
+            .update(&key.bytes(), &[1], MapFlags::ANY)
+            .with_context(|| format!("mute process {}", key.tgid))
+    }
+
+    pub fn unmute(&self, key: &ConnKey) {
+        let _ = self
+            .skel
+            .maps
+            .muted
+            .delete(&ConnKey { handle: 0, ..*key }.bytes());
+    }
+
+    /// Lets a thread go on that waits for its probes.
+    pub fn release(&self, tgid: u32, ticket: u64) -> Result<()> {
+        self.skel
+            .maps
+            .released
+            .update(&tgid.to_ne_bytes(), &ticket.to_ne_bytes(), MapFlags::ANY)
+            .with_context(|| format!("let process {tgid} go on"))
+    }
+
+    /// Bytes that the connection has moved, out and in, as far as BPF knows it by this id.
+    pub fn conn_offsets(&self, key: &ConnKey, id: u64) -> Option<[u64; 2]> {
+        let value = self
+            .skel
+            .maps
+            .conns
+            .lookup(&key.bytes(), MapFlags::ANY)
+            .ok()??;
+        let conn: types::ts_conn = from_bytes(&value)?;
+        (conn.id == id).then_some(conn.off)
+    }
+
+    pub fn forget_conn(&self, key: &ConnKey) {
+        let _ = self.skel.maps.conns.delete(&key.bytes());
+    }
+
+    pub fn counters(&self) -> Counters {
+        let read = |counter: types::ts_counter| -> u64 {
+            let map = &self.skel.maps.counters;
+            match map.lookup_percpu(&counter.0.to_ne_bytes(), MapFlags::ANY) {
+                Ok(Some(values)) => values
+                    .iter()
+                    .filter_map(|value| Some(u64::from_ne_bytes(value.get(..8)?.try_into().ok()?)))
+                    .sum(),
+                _ => 0,
+            }
+        };
+        Counters {
+            dropped_calls: read(types::ts_counter::TS_CTR_DROPPED_CALLS),
+            dropped_bytes: read(types::ts_counter::TS_CTR_DROPPED_BYTES),
+            unreadable_bytes: read(types::ts_counter::TS_CTR_UNREADABLE_BYTES),
+            missed_calls: read(types::ts_counter::TS_CTR_MISSED_CALLS),
+            dropped_notes: read(types::ts_counter::TS_CTR_DROPPED_NOTES),
+        }
+    }
+
+    /// Says that the next record must wake the reader. The ring has to be looked at once more
+    /// between this and blocking.
+    pub fn will_sleep(&mut self) {
+        if let Some(bss) = self.skel.maps.bss_data.as_mut() {
+            // SAFETY: the field is an aligned u32 in memory that is shared with BPF programs for
+            // as long as the map lives; both sides access it atomically from here on.
+            let flag = unsafe { AtomicU32::from_ptr(&raw mut bss.reader_sleeps) };
+            flag.store(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// The key of a connection in BPF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnKey {
+    /// The library's connection pointer.
+    pub handle: u64,
+    pub tgid: u32,
+    /// `task->self_exec_id`: tells programs of one process apart.
+    pub exec_id: u32,
+}
+
+impl ConnKey {
+    fn bytes(&self) -> [u8; 16] {
+        let key = types::ts_conn_key {
+            handle: self.handle,
+            tgid: self.tgid,
+            exec_id: self.exec_id,
+        };
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(bytes_of(&key));
+        bytes
+    }
+}
+
+impl From<types::ts_conn_key> for ConnKey {
+    fn from(key: types::ts_conn_key) -> ConnKey {
+        ConnKey {
+            handle: key.handle,
+            tgid: key.tgid,
+            exec_id: key.exec_id,
+        }
+    }
+}
+
+fn chain(offsets: Option<&LoadChain>) -> types::ts_chain {
+    let mut chain = types::ts_chain::default();
+    let Some(offsets) = offsets.filter(|offsets| offsets.len() <= chain.off.len()) else {
+        return chain;
+    };
+    for (to, from) in chain.off.iter_mut().zip(offsets) {
+        *to = *from;
+    }
+    chain.len = u32::try_from(offsets.len()).unwrap_or_default();
+    chain
+}
+
+/// Types of the skeleton that consist of integers alone, without padding.
+pub trait Plain: Copy {}
+impl Plain for types::ts_layout {}
+impl Plain for types::ts_conn_key {}
+impl Plain for types::ts_conn {}
+impl Plain for types::ts_rec_conn {}
+impl Plain for types::ts_rec_data {}
+impl Plain for types::ts_rec_end {}
+impl Plain for types::ts_rec_hold {}
+
+fn bytes_of<T: Plain>(value: &T) -> &[u8] {
+    // SAFETY: a `Plain` value is initialised in every byte; the slice borrows it.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
+}
+
+/// Reads a value from the start of `bytes`; `None` when there are too few.
+pub fn from_bytes<T: Plain>(bytes: &[u8]) -> Option<T> {
+    let bytes = bytes.get(..size_of::<T>())?;
+    // SAFETY: there are enough bytes, alignment is not asked for, and every bit pattern is a
+    // value of a `Plain` type.
+    Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}

@@ -1,0 +1,217 @@
+//! Over the system's libraries (Debian's libssl3) and small objects that the tests compile.
+
+use super::*;
+use std::path::Path;
+use std::process::Command;
+
+const LIBSSL: &str = "/lib/x86_64-linux-gnu/libssl.so.3";
+const LIBCRYPTO: &str = "/lib/x86_64-linux-gnu/libcrypto.so.3";
+
+/// Compiles C source into an object; `None` where there is no compiler.
+fn compile(source: &str, options: &[&str]) -> Option<Vec<u8>> {
+    let dir = tempfile::tempdir().unwrap();
+    let (input, output) = (dir.path().join("in.c"), dir.path().join("out"));
+    std::fs::write(&input, source).unwrap();
+    let status = Command::new("cc")
+        .arg("-o")
+        .arg(&output)
+        .arg(&input)
+        .args(options)
+        .status()
+        .ok()?;
+    assert!(status.success(), "cc {options:?}");
+    Some(std::fs::read(&output).unwrap())
+}
+
+fn small_library() -> Option<Vec<u8>> {
+    let source = "extern int outside(int); int inside(int a) { return outside(a) + 1; }
+        const char text[] = \"OpenSSL 9.8.7 1 Jan 2030\";";
+    let options = [
+        "-shared",
+        "-fPIC",
+        "-nostdlib",
+        "-O1",
+        "-Wl,--build-id",
+        "-Wl,-z,norelro",
+    ];
+    compile(source, &options)
+}
+
+/// Asks everything there is to ask.
+fn exercise(data: &[u8]) {
+    let Ok(elf) = Elf::parse(data) else {
+        return;
+    };
+    let _ = (
+        elf.machine(),
+        elf.is_executable(),
+        elf.needed(),
+        elf.build_id(),
+    );
+    for (_, symbol) in elf.find(&["inside", "outside", "text"]) {
+        let code = elf.code(symbol.vaddr, symbol.size).unwrap_or_default();
+        assert!(code.len() as u64 <= symbol.size);
+        for vaddr in symbol.vaddr..symbol.vaddr.saturating_add(32).min(symbol.vaddr + 32) {
+            let _ = (
+                elf.import_at(vaddr),
+                elf.file_offset(vaddr),
+                elf.function_at(vaddr),
+            );
+        }
+        let _ = elf.extent(symbol.vaddr);
+    }
+    let _ = (elf.version_string("OpenSSL "), elf.has_string(b"LibreSSL"));
+}
+
+#[test]
+fn exported_functions_are_found_where_nm_puts_them() {
+    let data = std::fs::read(LIBSSL).unwrap();
+    let elf = Elf::parse(&data).unwrap();
+    assert_eq!(elf.machine(), Machine::X86_64);
+    assert!(!elf.is_executable());
+    let found = elf.find(&["SSL_read", "SSL_write", "SSL_read_", "BIO_new"]);
+    let mut names: Vec<&str> = found.keys().copied().collect();
+    names.sort_unstable();
+    // Neither a prefix of a name nor an import.
+    assert_eq!(names, ["SSL_read", "SSL_write"]);
+    let Ok(nm) = Command::new("nm")
+        .args(["-D", "--defined-only", "-S", LIBSSL])
+        .output()
+    else {
+        return;
+    };
+    let nm = String::from_utf8(nm.stdout).unwrap();
+    let line = nm.lines().find(|l| l.contains(" T SSL_read@@")).unwrap();
+    let mut numbers = line.split(' ').map(|n| u64::from_str_radix(n, 16));
+    let symbol = &found["SSL_read"];
+    assert_eq!(numbers.next().unwrap().unwrap(), symbol.vaddr);
+    assert_eq!(numbers.next().unwrap().unwrap(), symbol.size);
+    assert!(symbol.exported);
+}
+
+#[test]
+fn libraries_say_what_they_need_and_which_version_they_are() {
+    let data = std::fs::read(LIBSSL).unwrap();
+    let elf = Elf::parse(&data).unwrap();
+    assert!(
+        elf.needed().contains(&"libcrypto.so.3"),
+        "{:?}",
+        elf.needed()
+    );
+    assert_eq!(elf.build_id().map(<[u8]>::len), Some(20));
+    let data = std::fs::read(LIBCRYPTO).unwrap();
+    let version = Elf::parse(&data)
+        .unwrap()
+        .version_string("OpenSSL ")
+        .unwrap();
+    assert!(version.starts_with("OpenSSL 3."), "{version}");
+    assert!(version.len() > "OpenSSL 3.0.1 1 Jan".len(), "{version}");
+}
+
+#[test]
+fn programs_are_told_from_libraries() {
+    let data = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+    let elf = Elf::parse(&data).unwrap();
+    assert!(elf.is_executable());
+    assert!(Path::new(elf.interpreter().unwrap()).exists());
+}
+
+#[test]
+fn calls_through_the_plt_are_named() {
+    let source = "extern int outside(int); int inside(int a) { return outside(a) + 1; }";
+    let flavours: [&[&str]; 3] = [&[], &["-fcf-protection=full"], &["-fno-plt"]];
+    for flavour in flavours {
+        let options = [&["-shared", "-fPIC", "-nostdlib", "-O1"], flavour].concat();
+        let Some(data) = compile(source, &options) else {
+            return;
+        };
+        let elf = Elf::parse(&data).unwrap();
+        let symbol = elf.find(&["inside"]).remove("inside").unwrap();
+        let code = elf.code(symbol.vaddr, symbol.size).unwrap();
+        // The target of `e8 rel32`, or the slot of `ff 15 rel32`.
+        let named = (0..code.len().saturating_sub(5)).find_map(|at| {
+            let rel = |off: usize| {
+                let bytes = code.get(at + off..at + off + 4)?.try_into().ok()?;
+                let next = symbol.vaddr + (at + off + 4) as u64;
+                next.checked_add_signed(i64::from(i32::from_le_bytes(bytes)))
+            };
+            match code[at..] {
+                [0xe8, ..] => elf.import_at(rel(1)?),
+                [0xff, 0x15, ..] => elf.import_in_slot(rel(2)?),
+                _ => None,
+            }
+        });
+        assert_eq!(named, Some("outside"), "{flavour:?}");
+        assert_eq!(elf.import_at(symbol.vaddr), None);
+    }
+}
+
+#[test]
+fn symbols_survive_without_section_headers() {
+    let mut data = std::fs::read(LIBSSL).unwrap();
+    let with = Elf::parse(&data).unwrap().find(&["SSL_read", "SSL_free"]);
+    // e_shoff, e_shnum, e_shstrndx
+    data[40..48].fill(0);
+    data[60..64].fill(0);
+    assert_eq!(
+        Elf::parse(&data).unwrap().find(&["SSL_read", "SSL_free"]),
+        with
+    );
+    assert_eq!(with.len(), 2);
+}
+
+#[test]
+fn other_classes_and_orders_are_refused_by_name() {
+    let mut data = std::fs::read(LIBSSL).unwrap();
+    data[4] = 1;
+    let message = Elf::parse(&data).unwrap_err().to_string();
+    assert!(message.contains("64-bit little-endian"), "{message}");
+    assert!(
+        Elf::parse(b"#!/bin/sh")
+            .unwrap_err()
+            .to_string()
+            .contains("not an ELF")
+    );
+}
+
+#[test]
+fn file_truncated_at_any_length_is_read_or_refused() {
+    let Some(data) = small_library() else {
+        return;
+    };
+    let elf = Elf::parse(&data).unwrap();
+    assert_eq!(elf.find(&["inside", "outside"]).len(), 1);
+    assert_eq!(
+        elf.version_string("OpenSSL ").unwrap(),
+        "OpenSSL 9.8.7 1 Jan 2030"
+    );
+    for len in 0..data.len() {
+        exercise(&data[..len]);
+    }
+}
+
+#[test]
+fn file_with_any_header_byte_damaged_is_read_or_refused() {
+    let Some(mut data) = small_library() else {
+        return;
+    };
+    for at in (0..1024).chain(data.len() - 1024..data.len()) {
+        for value in [0, 0x7f, 0xff] {
+            let old = std::mem::replace(&mut data[at], value);
+            exercise(&data);
+            data[at] = old;
+        }
+    }
+}
+
+#[test]
+fn strings_are_found_at_any_place() {
+    for at in 0..20 {
+        let mut data = vec![b'S'; 40];
+        data[at..at + 9].copy_from_slice(b"LibreSSL ");
+        assert_eq!(find_bytes(&data, b"LibreSSL "), Some(at));
+        assert_eq!(find_bytes(&data[..at + 8], b"LibreSSL "), None);
+    }
+    assert_eq!(find_bytes(b"", b"x"), None);
+    assert_eq!(find_bytes(b"x", b""), None);
+}

@@ -1,0 +1,132 @@
+//! The filter expression: compiled once, asked per event.
+
+pub mod ast;
+pub mod eval;
+pub mod fields;
+pub mod glob;
+pub mod lexer;
+pub mod parser;
+
+pub use glob::glob_match;
+
+use crate::event::Event;
+use std::fmt;
+
+/// A compiled expression.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    root: ast::Expr,
+    words: String,
+}
+
+impl Filter {
+    /// Compiles an expression; user names are looked up in the system's user database. The empty
+    /// expression matches everything.
+    pub fn parse(words: &str) -> Result<Filter, ParseError> {
+        Filter::parse_with(words, &|name| {
+            let user = nix::unistd::User::from_name(name).ok().flatten()?;
+            Some(user.uid.as_raw())
+        })
+    }
+
+    /// The same with a look-up of user names of one's own.
+    pub fn parse_with(
+        words: &str,
+        uid_of: &dyn Fn(&str) -> Option<u32>,
+    ) -> Result<Filter, ParseError> {
+        let root = parser::parse(words, uid_of)?;
+        Ok(Filter {
+            root,
+            words: words.to_owned(),
+        })
+    }
+
+    /// The expression as it was given.
+    pub fn words(&self) -> &str {
+        &self.words
+    }
+
+    /// Whether the event passes. `src` and `dst` are its sender and receiver; opening and closing
+    /// have neither, and pass when they would in either direction. A test on something unknown
+    /// fails.
+    pub fn matches(&self, event: &Event<'_>) -> bool {
+        eval::matches(&self.root, event)
+    }
+}
+
+/// Why an expression was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseError {
+    /// The character at fault, counted from 1; one past the last when something is missing there.
+    pub column: usize,
+    pub message: String,
+}
+
+impl ParseError {
+    /// The expression with the column marked below, in two lines without a final line end.
+    pub fn marked(&self, words: &str) -> String {
+        let shown: String = words.chars().map(one_column).collect();
+        format!("{shown}\n{}^", " ".repeat(self.column.saturating_sub(1)))
+    }
+}
+
+/// The character, or `?` where it would not take one harmless column: the mark must stand below it.
+fn one_column(ch: char) -> char {
+    match ch {
+        '"' | '\'' | '\\' => ch,
+        _ if ch.is_whitespace() => ' ',
+        _ if ch.escape_debug().count() == 1 => ch,
+        _ => '?',
+    }
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "filter, column {}: {}", self.column, self.message)
+    }
+}
+
+impl std::error::Error for ParseError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_stands_below_the_fault() {
+        let words = "host 10.0.0.1 and prot 443";
+        let error = Filter::parse(words).unwrap_err();
+        assert_eq!(
+            error.marked(words),
+            "host 10.0.0.1 and prot 443\n                  ^"
+        );
+        assert_eq!(
+            error.to_string(),
+            "filter, column 19: unknown word \"prot\": did you mean \"port\"?"
+        );
+    }
+
+    #[test]
+    fn an_error_cannot_drive_the_terminal() {
+        for words in [
+            "\x1b]0;x\x07",
+            "pid \x1b[2J",
+            "host \u{202e}1",
+            "port \u{9b}",
+            "\"\x1b",
+        ] {
+            let error = Filter::parse(words).unwrap_err();
+            let shown = error.to_string() + &error.marked(words).replace('\n', "");
+            assert!(
+                !shown.contains(|ch: char| ch.is_control() || ch == '\u{202e}'),
+                "{shown:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn users_of_the_system_are_known_by_name() {
+        let root = |words| Filter::parse(words).unwrap().root;
+        assert_eq!(root("uid root"), root("uid 0"));
+    }
+}

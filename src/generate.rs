@@ -1,0 +1,375 @@
+//! Prints the man page and the shell completions.
+//!
+//! Options come from the clap definitions, the filter words from the filter's own table, and the
+//! JSON fields from the sink that writes them; so none of the three can be forgotten here.
+
+use crate::cli::{Cli, Generate};
+use crate::filter::fields;
+use crate::sink::json;
+use anyhow::{Context, Result};
+use clap::{Command, CommandFactory};
+use clap_complete::Shell;
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, roman};
+use std::io::Write;
+
+/// Writes what `--generate` asks for.
+///
+/// Errors: those of `out`; a broken pipe stays recognisable in the chain.
+pub fn generate(what: Generate, out: &mut dyn Write) -> Result<()> {
+    let mut page = Vec::new();
+    match what {
+        Generate::Man => man(&mut page).context("make the man page")?,
+        Generate::Bash => completion(Shell::Bash, &mut page),
+        Generate::Zsh => completion(Shell::Zsh, &mut page),
+        Generate::Fish => {
+            completion(Shell::Fish, &mut page);
+            // clap_complete does not quote the letter, and fish takes the rest for a comment.
+            let script = String::from_utf8(page).context("make the fish completion")?;
+            page = script.replace(" -s # ", " -s '#' ").into_bytes();
+        }
+    }
+    out.write_all(&page)
+        .and_then(|()| out.flush())
+        .context("write to standard output")
+}
+
+fn completion(shell: Shell, out: &mut Vec<u8>) {
+    // clap_complete also offers what `--help` hides.
+    let shown = Cli::command();
+    let shown = shown
+        .get_arguments()
+        .filter(|argument| !argument.is_hide_set());
+    let mut command = Command::new("tlssniff").version("").args(shown);
+    clap_complete::generate(shell, &mut command, "tlssniff", out);
+}
+
+fn man(out: &mut Vec<u8>) -> std::io::Result<()> {
+    // The program's name goes without a version, so that a release does not change the page twice.
+    let page = Man::new(Cli::command())
+        .title("TLSSNIFF")
+        .section("8")
+        .source("tlssniff")
+        .manual("System Manager's Manual");
+    page.render_title(out)?;
+    page.render_name_section(out)?;
+    synopsis().to_writer(out)?;
+    section("DESCRIPTION", DESCRIPTION).to_writer(out)?;
+    page.render_options_section(out)?;
+
+    let mut filter = section("FILTER", FILTER);
+    literal(&mut filter, &fields::help());
+    filter.to_writer(out)?;
+    section("OUTPUT", OUTPUT).to_writer(out)?;
+    section("JSON", JSON).to_writer(out)?;
+    out.extend_from_slice(json::SCHEMA.as_bytes());
+
+    section("EXAMPLES", EXAMPLES).to_writer(out)?;
+    section("EXIT STATUS", EXIT_STATUS).to_writer(out)?;
+    section("SIGNALS", SIGNALS).to_writer(out)?;
+    section("ENVIRONMENT", ENVIRONMENT).to_writer(out)?;
+    section("FILES", FILES).to_writer(out)?;
+    section("LIMITS", LIMITS).to_writer(out)?;
+    section("SEE ALSO", SEE_ALSO).to_writer(out)
+}
+
+fn synopsis() -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", ["SYNOPSIS"]);
+    for (rest, is_last) in [
+        (" [OPTIONS] [FILTER...] [-- COMMAND [ARGS...]]", false),
+        (" -r FILE [OPTIONS] [FILTER...]", false),
+        (" -D [-p PID] [--json]", true),
+    ] {
+        roff.text([bold("tlssniff"), roman(rest)]);
+        if !is_last {
+            roff.control("br", []);
+        }
+    }
+    roff
+}
+
+/// A piece of a hand-written section.
+enum Block {
+    Text(&'static str),
+    /// A term, and what it means.
+    Item(&'static str, &'static str),
+    /// Lines that stay as they are.
+    Literal(&'static str),
+}
+use Block::{Item, Literal, Text};
+
+fn section(title: &str, blocks: &[Block]) -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", [title]);
+    for block in blocks {
+        match block {
+            Text(text) => {
+                roff.control("PP", []);
+                roff.text([roman(*text)]);
+            }
+            Item(term, text) => {
+                roff.control("TP", []);
+                roff.text([bold(*term)]);
+                roff.text([roman(*text)]);
+            }
+            Literal(text) => literal(&mut roff, text),
+        }
+    }
+    roff
+}
+
+fn literal(roff: &mut Roff, text: &str) {
+    roff.control("PP", []);
+    roff.control("nf", []);
+    for line in text.trim_end().lines() {
+        roff.text([roman(line)]);
+    }
+    roff.control("fi", []);
+}
+
+const DESCRIPTION: &[Block] = &[
+    Text(
+        "tlssniff is tcpdump for the inside of TLS. It puts eBPF uprobes on the functions through \
+         which programs hand plaintext to their TLS library, and prints that plaintext, or saves \
+         it in a file that Wireshark opens as if TLS had never been there. There is no proxy, no \
+         certificate and no key, and the programs are not restarted.",
+    ),
+    Text(
+        "Without a choice of processes the whole machine is captured. The conditions -p, -u, \
+         --comm and --exe must all hold; several processes of -p are alternatives. Programs that \
+         start later, and libraries that are loaded later, are captured too. With a command after \
+         --, the command is held until everything is in place, so that nothing of its first bytes \
+         is missed.",
+    ),
+    Text(
+        "When everything is attached, one line on standard error begins with 'tlssniff: listening' \
+         and says on what. Scripts can wait for it.",
+    ),
+    Text(
+        "tlssniff needs root, or the capabilities CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and \
+         CAP_DAC_READ_SEARCH. Reading a file with -r needs none.",
+    ),
+];
+
+const FILTER: &[Block] = &[Text(
+    "The words that are neither options nor behind -- are joined with spaces and make up an \
+         expression that each event must match. It may also come from -Y or from a file with -F. \
+         Terms are joined with and, or, not and parentheses; quote them where a shell would take \
+         them for its own. The terms are:",
+)];
+
+const OUTPUT: &[Block] = &[
+    Text("One line per read or write, with fields apart by single spaces:"),
+    Literal("TIME 🔓 COMM[PID] SOURCE > DESTINATION #CONNECTION PROTOCOL MARK TEXT"),
+    Text(
+        "The open lock marks decrypted TLS; --ascii prints TLS in its place. SOURCE is always the \
+         sender, so a search for '> 192.0.2.1' finds what was sent there. The connection number \
+         joins all lines of one connection. Control characters and other bytes that could drive a \
+         terminal are shown as \\xNN or \\u{...}.",
+    ),
+    Text("The mark is one of:"),
+    Item(">", "data that the program has written"),
+    Item("<", "data that the program has read"),
+    Item("!", "bytes that are missing, with their number"),
+    Item(
+        "*",
+        "the connection itself: open, shutdown, close (with -v)",
+    ),
+    Text(
+        "Everything else goes to standard error. At the end the number of events captured, shown, \
+         dropped and truncated is told, as tcpdump does.",
+    ),
+    Text(
+        "With -w, packets are made up around the plaintext: Ethernet, IP and TCP with the real \
+         addresses. Lost bytes are a jump of the TCP sequence number, and bytes cut by -s a packet \
+         whose captured length is smaller than its length. --framing tls wraps the plaintext in \
+         TLS records of a NULL cipher, with server name and ALPN, so that Wireshark picks the right \
+         dissector on any port; --framing raw puts it straight into TCP.",
+    ),
+];
+
+// The rest is the sink's own, in roff.
+const JSON: &[Block] = &[Text("The output with --json.")];
+
+const EXAMPLES: &[Block] = &[
+    Item(
+        "tlssniff -A -- curl https://example.com/",
+        "One command, with its payload, from the first byte on.",
+    ),
+    Item(
+        "tlssniff -p \"$(pgrep -d, nginx)\" port 443",
+        "Running processes; only connections with port 443 at either end.",
+    ),
+    Item(
+        "tlssniff -w out.pcapng",
+        "The whole machine into a file, until Ctrl-C.",
+    ),
+    Item(
+        "tlssniff -w - --comm 'python*' | wireshark -k -i -",
+        "Straight into Wireshark.",
+    ),
+    Item(
+        "tlssniff -G 3600 -W 24 -w /var/tmp/tls-%H.pcapng",
+        "A file per hour for a day.",
+    ),
+    Item(
+        "tlssniff -r out.pcapng -X host 192.0.2.1 and in",
+        "A file read back, without root.",
+    ),
+    Item(
+        "tlssniff --json -u www-data",
+        "One user's processes, for jq.",
+    ),
+    Item(
+        "tlssniff -D",
+        "What can be captured on this machine, and what cannot and why.",
+    ),
+];
+
+const EXIT_STATUS: &[Block] = &[
+    Item(
+        "0",
+        "The capture ended as it should, or the reader of the output has gone.",
+    ),
+    Item(
+        "1",
+        "Nothing could be captured, read or written; standard error says why.",
+    ),
+    Item("2", "The command line is wrong."),
+    Text(
+        "With a command after --, its own exit status is passed on. If a signal ended it, tlssniff \
+         ends with the same signal.",
+    ),
+];
+
+const SIGNALS: &[Block] = &[
+    Item(
+        "SIGINT, SIGTERM",
+        "End the capture: what was captured is written, and the summary printed.",
+    ),
+    Item("SIGUSR1", "Print the summary and go on."),
+    Item("SIGUSR2", "Hand on what is buffered for the file of -w."),
+];
+
+const ENVIRONMENT: &[Block] = &[
+    Item(
+        "NO_COLOR, CLICOLOR_FORCE",
+        "With --color auto: no colour, or colour also when the output is not a terminal.",
+    ),
+    Item(
+        "SUDO_USER",
+        "Who the command after -- runs as, unless --run-as says otherwise.",
+    ),
+];
+
+const FILES: &[Block] = &[Text(
+    "What is captured was encrypted for a reason: it holds passwords, tokens and people's data. \
+     Files of -w and -o are therefore created with mode 0600, and -w to a terminal is refused. \
+     tlssniff writes no other files and has no configuration file.",
+)];
+
+const LIMITS: &[Block] = &[
+    Text(
+        "Seen are libraries with the OpenSSL API whose functions have symbols: OpenSSL, LibreSSL \
+         and BoringSSL, under whatever file name, also inside of an executable. Not seen in this \
+         version: Go, GnuTLS, NSS, rustls, Java, and executables whose symbols are stripped. -D \
+         names them.",
+    ),
+    Text(
+        "Bytes that a program passes with SSL_sendfile never are in its memory; they are shown as a \
+         gap of known length. Where the transport is a memory buffer (Node.js, Python asyncio), \
+         the addresses may be missing: an address is right or absent, never guessed.",
+    ),
+    Text(
+        "Each read and write of a captured process takes a little longer. If programs write faster \
+         than tlssniff can read, bytes are lost; each loss is counted and shown where it happened. \
+         A larger -B helps, and so does a narrower choice of processes.",
+    ),
+    Text("Needs Linux 6.16 or later with BTF (/sys/kernel/btf/vmlinux), on x86-64."),
+];
+
+const SEE_ALSO: &[Block] = &[Text(
+    "tcpdump(8), wireshark(1), tshark(1), strace(1), bpf(2), capabilities(7), strftime(3)",
+)];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn generated(what: Generate) -> String {
+        let mut out = Vec::new();
+        generate(what, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn man_page_holds_the_filter_words_and_the_json_schema() {
+        // Roff escapes some characters, but no words of letters.
+        let man = generated(Generate::Man);
+        let help = fields::help();
+        let words = help.split(|c: char| !c.is_ascii_alphabetic());
+        for word in words.filter(|word| word.len() > 3) {
+            assert!(man.contains(word), "{word}");
+        }
+        assert!(man.contains(json::SCHEMA));
+    }
+
+    #[test]
+    fn man_page_has_its_sections_in_the_usual_order() {
+        let man = generated(Generate::Man);
+        let found: Vec<&str> = man
+            .lines()
+            .filter_map(|line| line.strip_prefix(".SH "))
+            .map(|title| title.trim_matches('"'))
+            .collect();
+        for pair in [
+            ["NAME", "SYNOPSIS"],
+            ["SYNOPSIS", "DESCRIPTION"],
+            ["DESCRIPTION", "FILTER"],
+            ["FILTER", "OUTPUT"],
+            ["OUTPUT", "JSON"],
+            ["JSON", "EXAMPLES"],
+            ["EXAMPLES", "EXIT STATUS"],
+            ["EXIT STATUS", "SIGNALS"],
+            ["SIGNALS", "FILES"],
+            ["FILES", "LIMITS"],
+            ["LIMITS", "SEE ALSO"],
+        ] {
+            let at = |title| found.iter().position(|&t| t == title).ok_or(title).unwrap();
+            assert!(at(pair[0]) < at(pair[1]), "{pair:?} in {found:?}");
+        }
+    }
+
+    #[test]
+    fn completions_offer_what_the_help_shows() {
+        for what in [Generate::Bash, Generate::Zsh] {
+            let script = generated(what);
+            assert!(script.contains("--framing"), "{what:?}");
+            assert!(!script.contains("--generate"), "{what:?}");
+        }
+        assert!(generated(Generate::Fish).contains("-l framing"));
+    }
+
+    #[test]
+    fn number_sign_is_no_comment_in_fish() {
+        let script = generated(Generate::Fish);
+        assert!(script.contains(" -s '#' -l number "), "{script}");
+    }
+
+    #[test]
+    fn a_closed_pipe_stays_recognisable() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+                Err(std::io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let error = generate(Generate::Man, &mut Closed).unwrap_err();
+        let io = error.downcast_ref::<std::io::Error>().unwrap();
+        assert_eq!(io.kind(), std::io::ErrorKind::BrokenPipe);
+    }
+}

@@ -1,0 +1,336 @@
+//! Learns structure offsets from the code of a library's getters.
+//!
+//! No table of versions: `SSL_get_rbio` is executed symbolically, and what it returns says where
+//! `rbio` is. Where the paths of a getter disagree and nothing settles it, the answer is unknown.
+
+use crate::discovery::elf::{Elf, Symbol};
+use crate::plan::disasm::Decoder;
+use crate::plan::symbolic::{self, Base, Callee, Run, TypeCheck, Value};
+use crate::plan::{BioLayout, Layout, LoadChain};
+use std::collections::{BTreeSet, HashMap};
+
+/// The functions that [`ssl_layout`] wants to look at.
+pub const SSL_GETTERS: [&str; 6] = [
+    "SSL_get_rbio",
+    "SSL_version",
+    "SSL_is_server",
+    "SSL_get0_alpn_selected",
+    "SSL_get_servername",
+    "SSL_up_ref",
+];
+
+/// Getters are small; more than this of one is never looked at.
+const MAX_GETTER: u64 = 4096;
+
+/// Learns the layout of `SSL` from those of [`SSL_GETTERS`] that were found.
+pub fn ssl_layout(elf: &Elf<'_>, decoder: &Decoder, found: &HashMap<&str, Symbol>) -> Layout {
+    let run = |name: &str| found.get(name).map(|symbol| execute(elf, decoder, symbol));
+    let returned = |name: &str, sizes: &[u8]| run(name).and_then(|r| returned_chain(&r, sizes));
+    Layout {
+        rbio: returned("SSL_get_rbio", &[8]),
+        // BoringSSL keeps the version in 16 bits.
+        version: returned("SSL_version", &[4, 2]),
+        server: returned("SSL_is_server", &[4]),
+        alpn: run("SSL_get0_alpn_selected").and_then(|r| alpn(&r)),
+        sni: returned("SSL_get_servername", &[8]),
+        references: run("SSL_up_ref").and_then(|r| references(&r)),
+    }
+}
+
+/// Learns the layout of `BIO` from a libcrypto, or from a program that contains one.
+pub fn bio_layout(elf: &Elf<'_>) -> Option<BioLayout> {
+    let names = [
+        "BIO_method_type",
+        "BIO_test_flags",
+        "BIO_get_data",
+        "BIO_next",
+    ];
+    let found = elf.find(&names);
+    let decoder = Decoder::x86_64().ok()?;
+    let run = |name: &str| found.get(name).map(|symbol| execute(elf, &decoder, symbol));
+    let method = match returned_chain(&run("BIO_method_type")?, &[4])?.as_slice() {
+        // The type is the first field of the method.
+        [method, 0] => *method,
+        _ => return None,
+    };
+    let flags = run("BIO_test_flags")?;
+    let mut flags = flags
+        .loads
+        .iter()
+        .filter(|l| l.from.base == Base::Arg(0) && l.size == 4)
+        .map(|l| l.from.plus);
+    // `int flags; int retry_reason; int num;` in every version since SSLeay.
+    let num = u32::try_from(flags.next()?.checked_add(8)?).ok()?;
+    if flags.next().is_some() {
+        return None;
+    }
+    // `int num; references or padding; void *ptr;`
+    if let Some(getter) = run("BIO_get_data") {
+        match returned_chain(&getter, &[8])?.as_slice() {
+            [ptr] if num.checked_add(8) == Some(*ptr) => {}
+            _ => return None,
+        }
+    }
+    match returned_chain(&run("BIO_next")?, &[8])?.as_slice() {
+        [next] => Some(BioLayout {
+            method,
+            num,
+            next: *next,
+        }),
+        _ => None,
+    }
+}
+
+fn execute(elf: &Elf<'_>, decoder: &Decoder, symbol: &Symbol) -> Run {
+    symbolic::execute(elf, decoder, symbol.vaddr, symbol.size.min(MAX_GETTER))
+}
+
+/// The field that a getter returns.
+fn returned_chain(run: &Run, sizes: &[u8]) -> Option<LoadChain> {
+    if run.incomplete {
+        return None;
+    }
+    let returned = run
+        .returns
+        .iter()
+        .map(|(value, checked)| (*value, *checked));
+    settle(run, returned, sizes)
+}
+
+/// The one chain among the values: where a path has checked that the object is a TLS connection
+/// (and no QUIC one), only such paths count; then the shortest chain, for copies of the field in
+/// the session or the handshake hang one pointer further.
+fn settle(
+    run: &Run,
+    values: impl Iterator<Item = (Value, TypeCheck)>,
+    sizes: &[u8],
+) -> Option<LoadChain> {
+    let mut chains: Vec<(LoadChain, TypeCheck)> = values
+        .filter_map(|(value, checked)| {
+            let (chain, size) = run.chain(value)?;
+            sizes.contains(&size).then_some((chain, checked))
+        })
+        .collect();
+    if chains.iter().any(|(_, c)| *c == TypeCheck::IsZero) {
+        chains.retain(|(_, c)| *c == TypeCheck::IsZero);
+    }
+    let shortest = chains.iter().map(|(chain, _)| chain.len()).min()?;
+    let mut distinct: BTreeSet<LoadChain> = chains
+        .into_iter()
+        .map(|(chain, _)| chain)
+        .filter(|chain| chain.len() == shortest)
+        .collect();
+    let only = distinct.pop_first()?;
+    distinct.is_empty().then_some(only)
+}
+
+/// `SSL_get0_alpn_selected(ssl, const unsigned char **data, unsigned *len)` stores both.
+fn alpn(run: &Run) -> Option<(LoadChain, LoadChain)> {
+    if run.incomplete {
+        return None;
+    }
+    let stored = |arg| {
+        let stores = run
+            .stores
+            .iter()
+            .filter(move |s| s.arg == arg && s.plus == 0);
+        stores.map(|s| (s.value, s.checked))
+    };
+    let data = settle(run, stored(1), &[8])?;
+    let len = settle(run, stored(2), &[4, 8])?;
+    // Both are fields of the same structure.
+    let same = data.split_last()?.1 == len.split_last()?.1;
+    same.then_some((data, len))
+}
+
+/// `SSL_up_ref` adds to the count with a locked instruction, or in `LibreSSL` with a call that is
+/// given its address.
+fn references(run: &Run) -> Option<LoadChain> {
+    let called = run.calls.iter().filter_map(|call| match &call.callee {
+        Callee::Import(name) if name == "CRYPTO_add_lock" || name == "CRYPTO_atomic_add" => {
+            Some(call.args[0])
+        }
+        _ => None,
+    });
+    let mut distinct: BTreeSet<u32> = run
+        .locked
+        .iter()
+        .copied()
+        .chain(called)
+        .filter(|at| at.base == Base::Arg(0))
+        .filter_map(|at| u32::try_from(at.plus).ok())
+        .collect();
+    let only = distinct.pop_first()?;
+    distinct.is_empty().then(|| vec![only])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    const LIBSSL: &str = "/lib/x86_64-linux-gnu/libssl.so.3";
+    const LIBCRYPTO: &str = "/lib/x86_64-linux-gnu/libcrypto.so.3";
+
+    /// The layout that is learnt from getters written in C; `None` without a compiler.
+    fn learn(source: &str, options: &[&str]) -> Option<Layout> {
+        let dir = tempfile::tempdir().unwrap();
+        let (input, output) = (dir.path().join("in.c"), dir.path().join("out.so"));
+        std::fs::write(&input, source).unwrap();
+        let status = Command::new("cc")
+            .args(["-shared", "-fPIC", "-nostdlib", "-o"])
+            .arg(&output)
+            .arg(&input)
+            .args(options)
+            .status()
+            .ok()?;
+        assert!(status.success());
+        let data = std::fs::read(&output).unwrap();
+        let elf = Elf::parse(&data).unwrap();
+        let decoder = Decoder::x86_64().unwrap();
+        Some(ssl_layout(&elf, &decoder, &elf.find(&SSL_GETTERS)))
+    }
+
+    #[test]
+    fn layout_of_the_system_library_is_what_its_functions_do() {
+        let data = std::fs::read(LIBSSL).unwrap();
+        let elf = Elf::parse(&data).unwrap();
+        let decoder = Decoder::x86_64().unwrap();
+        let layout = ssl_layout(&elf, &decoder, &elf.find(&SSL_GETTERS));
+        let crypto = std::fs::read(LIBCRYPTO).unwrap();
+        let bio = bio_layout(&Elf::parse(&crypto).unwrap()).unwrap();
+        let one = |chain: Option<LoadChain>| match chain.as_deref() {
+            Some([offset]) => *offset,
+            other => panic!("{other:?}"),
+        };
+        let source = r#"
+            #include <openssl/ssl.h>
+            #include <stdlib.h>
+            #include <string.h>
+            #define AT(p, n, type) (*(type *)((char *)(p) + atoi(argv[n])))
+            int main(int argc, char **argv) {
+                SSL_CTX *ctx = SSL_CTX_new(TLS_method());
+                SSL *ssl = SSL_new(ctx);
+                BIO *in = BIO_new(BIO_s_socket()), *out = BIO_new(BIO_s_mem());
+                BIO_set_fd(in, 1234, BIO_NOCLOSE);
+                SSL_set_bio(ssl, in, out);
+                SSL_set_accept_state(ssl);
+                SSL_set_tlsext_host_name(ssl, "name.test");
+                SSL_up_ref(ssl);
+                BIO_push(in, out);
+                if (AT(ssl, 1, BIO *) != in) return 1;
+                if (AT(ssl, 2, int) != SSL_version(ssl)) return 2;
+                if (AT(ssl, 3, int) != 1) return 3;
+                if (AT(ssl, 4, int) != 2) return 4;
+                if (strcmp(AT(ssl, 5, char *), "name.test")) return 5;
+                if (AT(in, 7, int) != 1234) return 7;
+                if (*AT(in, 6, int *) != BIO_TYPE_SOCKET) return 6;
+                if (AT(in, 8, BIO *) != out) return 8;
+                return 0;
+            }"#;
+        let dir = tempfile::tempdir().unwrap();
+        let (input, program) = (dir.path().join("truth.c"), dir.path().join("truth"));
+        std::fs::write(&input, source).unwrap();
+        let compiled = Command::new("cc")
+            .arg("-o")
+            .arg(&program)
+            .arg(&input)
+            .args(["-lssl", "-lcrypto"])
+            .status();
+        if !compiled.is_ok_and(|s| s.success()) {
+            return;
+        }
+        let offsets = [
+            one(layout.rbio),
+            one(layout.version),
+            one(layout.server),
+            one(layout.references),
+            one(layout.sni),
+            bio.method,
+            bio.num,
+            bio.next,
+        ];
+        let status = Command::new(&program)
+            .args(offsets.map(|o| o.to_string()))
+            .status()
+            .unwrap();
+        assert_eq!(status.code(), Some(0), "{offsets:#x?}");
+        let (alpn, alpn_len) = layout.alpn.unwrap();
+        assert_eq!(one(Some(alpn)) + 8, one(Some(alpn_len)));
+    }
+
+    /// OpenSSL 1.1.1: a second structure behind the handle.
+    const S3: &str = "
+        struct s3 { long a[7]; char *alpn; unsigned long alpn_len; };
+        struct ssl { int version; void *method; void *rbio; struct s3 *s3; };
+        void SSL_get0_alpn_selected(struct ssl *s, char **data, unsigned *len) {
+            *data = 0;
+            if (s->s3) *data = s->s3->alpn;
+            if (*data == 0) *len = 0; else *len = s->s3->alpn_len;
+        }";
+
+    #[test]
+    fn chains_of_pointers_are_followed_however_compiled() {
+        for options in [&["-O2"], &["-O0"], &["-Os"]] {
+            let Some(layout) = learn(S3, options) else {
+                return;
+            };
+            let expected = (vec![24, 56], vec![24, 64]);
+            // Without optimisation, `*data` is read back through the argument: then unknown.
+            match layout.alpn {
+                None => assert_eq!(options, &["-O0"]),
+                Some(alpn) => assert_eq!(alpn, expected, "{options:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn type_check_of_quic_decides_between_paths() {
+        let source = "
+            struct ssl { int type; int x; void *tls; char pad[0x40]; void *rbio; int version; };
+            struct ssl *other(struct ssl *);
+            void *SSL_get_rbio(struct ssl *s) {
+                struct ssl *c = !s ? 0 : s->type == 0 ? s : s->type & 0x80 ? s->tls : 0;
+                return c ? c->rbio : 0;
+            }
+            int SSL_version(struct ssl *s) {
+                if (s->type == 0) return s->version;
+                return *(int *)((char *)s + 12);
+            }";
+        let Some(layout) = learn(source, &["-O2"]) else {
+            return;
+        };
+        assert_eq!(layout.rbio, Some(vec![0x50]));
+        assert_eq!(layout.version, Some(vec![0x58]));
+    }
+
+    #[test]
+    fn paths_that_disagree_make_it_unknown() {
+        let source = "
+            struct ssl { long a; int *b; int c, d; };
+            int SSL_version(struct ssl *s) { return s->a ? s->c : s->d; }
+            int SSL_is_server(struct ssl *s) { return s->c & 1; }
+            void *SSL_get_rbio(struct ssl *s) { return s->b + 5; }";
+        let Some(layout) = learn(source, &["-O2", "-fno-if-conversion"]) else {
+            return;
+        };
+        assert_eq!(layout, Layout::default());
+    }
+
+    #[test]
+    fn nearest_name_wins_over_that_of_the_session() {
+        let source = "
+            struct session { long x; char *name; };
+            struct ssl { struct session *session; char *name; int server; };
+            int busy(struct ssl *);
+            char *SSL_get_servername(struct ssl *s, int type) {
+                if (type) return 0;
+                if (s->server && busy(s)) return s->session->name;
+                return s->session && !s->name ? s->session->name : s->name;
+            }";
+        let Some(layout) = learn(source, &["-O2"]) else {
+            return;
+        };
+        assert_eq!(layout.sni, Some(vec![8]));
+    }
+}

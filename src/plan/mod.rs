@@ -1,0 +1,185 @@
+//! Decides where in a target to probe and which layout offsets BPF needs; knows no BPF.
+
+pub mod disasm;
+pub mod layout;
+pub mod openssl;
+pub mod site;
+pub mod symbolic;
+
+use crate::discovery::elf::{Elf, Machine};
+use crate::event::{Dir, Flavor, Role};
+use anyhow::{Result, bail};
+
+/// Where the byte count of a read or write is found when the call returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// The return value: an int (32 bits, sign matters), counted when > 0.
+    Return,
+    /// Counted when the return value (int) is > 0: a `size_t` behind argument `n` (0-based).
+    OutArg(u8),
+    /// `SSL_sendfile`: the return value (64 bits) is a length without bytes in memory.
+    SendfileReturn,
+}
+
+/// What a probe does; the handle is argument 0 in all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A read or write: buffer in argument 1, entry and return.
+    Data(Dir, Count),
+    /// A handshake function, entry and return; success is a return value of 1.
+    Handshake(Option<Role>),
+    /// Entry only: the handle is given up.
+    Free,
+    /// Entry only: the handle will be used for another connection.
+    Clear,
+    /// Entry only: `close_notify` will be sent.
+    Shutdown,
+    /// Entry only: the transport of the handle changes.
+    Rebind,
+}
+
+/// What a hit costs on x86 (DESIGN: the site decides the cost).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SiteCost {
+    /// A 5-byte nop, which kernels from 6.18 on turn into a call.
+    Nop5,
+    /// Emulated by the kernel: one trap.
+    Emulated,
+    /// Single-stepped out of line: two traps.
+    SingleStepped,
+}
+
+/// A place for a breakpoint at which argument registers (and for a return probe, the stack
+/// pointer) are as they were at the function's first instruction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Virtual address in the ELF file, and the file offset that a uprobe wants.
+    pub vaddr: u64,
+    pub file_offset: u64,
+    pub cost: SiteCost,
+    /// For `--debug`: the instruction and why it was chosen.
+    pub reason: String,
+}
+
+/// One function to probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// The function's own name: `SSL_write`, or `ssl_write_internal` when that is what is probed.
+    pub func: String,
+    pub action: Action,
+    pub site: Site,
+    /// Further sites of the same function, best first, to try when attaching to `site` fails.
+    pub fallbacks: Vec<Site>,
+}
+
+/// A chain of loads from the handle: `[0x8, 0x2c0]` reads the pointer at handle+8, then the
+/// field at that pointer+0x2c0.
+pub type LoadChain = Vec<u32>;
+
+/// What was learnt from the code of the library's own getters; each is optional.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// `BIO *` from `SSL_get_rbio`.
+    pub rbio: Option<LoadChain>,
+    /// `int` from `SSL_version`; in `BoringSSL` a `uint16_t`, so only the low 16 bits count.
+    pub version: Option<LoadChain>,
+    /// `int` from `SSL_is_server`.
+    pub server: Option<LoadChain>,
+    /// `char *` and its length (`size_t` or `unsigned`) from `SSL_get0_alpn_selected`.
+    pub alpn: Option<(LoadChain, LoadChain)>,
+    /// `char *` from `SSL_get_servername`.
+    pub sni: Option<LoadChain>,
+    /// `int` reference count from `SSL_up_ref`.
+    pub references: Option<LoadChain>,
+}
+
+/// Offsets within `BIO`, learnt from libcrypto.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BioLayout {
+    /// `const BIO_METHOD *`, whose first int is the type.
+    pub method: u32,
+    /// `int num`: the file descriptor of a socket BIO.
+    pub num: u32,
+    /// `BIO *next_bio`.
+    pub next: u32,
+}
+
+/// Plans the probes of one file: `None` when it holds no TLS functions that we know.
+///
+/// `path` is only for messages.
+///
+/// # Errors
+/// The file is for another machine, or its code cannot be understood.
+pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
+    match elf.machine() {
+        Machine::X86_64 => openssl::plan(elf, path),
+        other => bail!("plan probes in {path}: only x86-64 files are supported, not {other:?}"),
+    }
+}
+
+/// Everything to attach to one target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    pub flavor: Flavor,
+    pub version: Option<String>,
+    pub probes: Vec<Probe>,
+    pub layout: Layout,
+    /// Limits worth telling: "SSL BIOs are not seen: …".
+    pub notes: Vec<String>,
+}
+
+impl Plan {
+    /// For `--debug`: a line for each probe (function, action, offset in the file, cost, reason), then
+    /// the layout and the notes. Holds no foreign bytes but the version.
+    pub fn describe(&self) -> String {
+        use std::fmt::Write;
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{}", self.flavor.name());
+        if let Some(version) = &self.version {
+            let _ = write!(text, " ({version})");
+        }
+        text.push('\n');
+        for probe in &self.probes {
+            let Site {
+                file_offset,
+                cost,
+                reason,
+                ..
+            } = &probe.site;
+            let _ = writeln!(
+                text,
+                "  {} {:?} at {file_offset:#x}: {cost:?}: {reason}",
+                probe.func, probe.action
+            );
+        }
+        let layout = &self.layout;
+        let (alpn, alpn_len) = layout.alpn.clone().unzip();
+        let fields = [
+            ("rbio", &layout.rbio),
+            ("version", &layout.version),
+            ("server", &layout.server),
+            ("alpn", &alpn),
+            ("alpn_len", &alpn_len),
+            ("sni", &layout.sni),
+            ("references", &layout.references),
+        ];
+        text.push_str("  layout:");
+        for (name, chain) in fields {
+            let _ = match chain {
+                Some(chain) => write!(text, " {name}={}", chain_text(chain)),
+                None => write!(text, " {name}=unknown"),
+            };
+        }
+        for note in &self.notes {
+            let _ = write!(text, "\n  note: {note}");
+        }
+        text
+    }
+}
+
+/// `0x8->0x2c0` for the field at 0x2c0 of what the pointer at 0x8 points to.
+fn chain_text(chain: &[u32]) -> String {
+    let steps: Vec<String> = chain.iter().map(|offset| format!("{offset:#x}")).collect();
+    steps.join("->")
+}

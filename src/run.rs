@@ -1,0 +1,108 @@
+//! Builds the pipeline and drives it.
+
+mod capture;
+mod list;
+mod outputs;
+mod people;
+mod signals;
+mod summary;
+
+use crate::config::{Config, FileArg};
+use crate::readback;
+use anyhow::{Context, Result};
+use outputs::Outputs;
+use std::fs::File;
+use std::io::{self, Read};
+
+/// How the process is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Code(u8),
+    /// As the command did: by this signal.
+    Signal(i32),
+}
+
+/// # Errors
+/// Nothing could be captured, listed or read, or an output failed.
+pub fn run(config: Config) -> Result<Outcome> {
+    log_to_stderr(&config);
+    if config.list {
+        return list::list(&config);
+    }
+    match &config.read_file {
+        Some(file) => read_back(&config, file),
+        None => capture::capture(config),
+    }
+}
+
+fn read_back(config: &Config, file: &FileArg) -> Result<Outcome> {
+    let mut outputs = Outputs::new(config)?;
+    let (input, name): (Box<dyn Read>, _) = match file {
+        FileArg::Stdio => (Box::new(io::stdin().lock()), "standard input".to_owned()),
+        FileArg::Path(path) => {
+            let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+            (Box::new(file), path.display().to_string())
+        }
+    };
+    let mut full = false;
+    let read = readback::read(input, &mut |event| {
+        outputs.event(event)?;
+        full = outputs.is_full();
+        if full { Err(Enough.into()) } else { Ok(()) }
+    });
+    let mut totals = match read {
+        Err(error) if error.is::<Enough>() => Default::default(),
+        other => other.with_context(|| format!("read {name}"))?,
+    };
+    totals.shown = outputs.shown;
+    outputs.finish(&totals)?;
+    Ok(Outcome::Code(0))
+}
+
+/// `-c` is reached.
+#[derive(Debug)]
+struct Enough;
+
+impl std::fmt::Display for Enough {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("enough events")
+    }
+}
+
+impl std::error::Error for Enough {}
+
+struct Stderr;
+
+impl log::Log for Stderr {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        // Paths and names of other people's files are among it.
+        let text = record.args().to_string();
+        for line in text.lines() {
+            eprintln!("tlssniff: {}", crate::sink::escape::shown(line));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn log_to_stderr(config: &Config) {
+    let level = match (config.debug, config.verbose) {
+        (true, _) => log::LevelFilter::Debug,
+        (false, 0) => log::LevelFilter::Warn,
+        (false, _) => log::LevelFilter::Info,
+    };
+    // Fails only when called twice.
+    let _ = log::set_logger(&Stderr);
+    log::set_max_level(level);
+    libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Debug, |level, message| {
+        let level = match level {
+            libbpf_rs::PrintLevel::Warn => log::Level::Debug,
+            _ => log::Level::Trace,
+        };
+        log::log!(level, "{}", message.trim_end());
+    })));
+}

@@ -1,0 +1,509 @@
+//! The live capture: one loop over the ring, the watcher, signals and the command.
+
+use crate::bpf::{Bpf, Options};
+use crate::child::{Child, Status};
+use crate::config::{Command, Config};
+use crate::discovery::watch::{Watch, Watcher};
+use crate::discovery::{FileId, ProcFs, image};
+use crate::event::Totals;
+use crate::flow::{ConnTable, Facts};
+use crate::privilege;
+use crate::ring::{self, Raw, Reader};
+use crate::run::Outcome;
+use crate::run::outputs::Outputs;
+use crate::run::people::People;
+use crate::run::signals::{Request, Signals};
+use crate::run::summary;
+use anyhow::{Context, Error, Result, bail};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// The oldest kernel with `bpf_copy_from_user_dynptr`; session uprobes came with 6.13.
+const OLDEST_KERNEL: (u32, u32) = (6, 16);
+/// `TASK_COMM_LEN`, the final NUL included.
+const COMM_LEN: usize = 16;
+/// Records taken from the ring before anything else gets a look.
+const BATCH: usize = 8192;
+/// While records come, the ring is looked at this often, and nobody has to wake us.
+const BUSY_POLL: Duration = Duration::from_millis(2);
+/// After this long without a record we block until one wakes us.
+const BUSY_FOR: Duration = Duration::from_millis(30);
+const IDLE_POLL: Duration = Duration::from_secs(1);
+
+/// What the ring's callback works on.
+struct Pipeline {
+    table: ConnTable,
+    people: People,
+    outputs: Outputs,
+    /// The first error of a sink; the ring's callback cannot return it.
+    error: Option<Error>,
+}
+
+impl Pipeline {
+    fn record(&mut self, record: &[u8]) -> Result<()> {
+        let Pipeline {
+            table,
+            people,
+            outputs,
+            ..
+        } = self;
+        match ring::decode(record) {
+            Some(Raw::Hold { tgid, ticket }) => {
+                people.look_at(tgid);
+                people.bpf.release(tgid, ticket)
+            }
+            Some(raw) => table.record(raw, people, &mut |event| outputs.event(event)),
+            None => {
+                log::debug!("a record of {} bytes that makes no sense", record.len());
+                Ok(())
+            }
+        }
+    }
+
+    /// What the process ran until this time (since boot) is no more.
+    fn program_ended(&mut self, pid: u32, until: u64) -> Result<()> {
+        let Pipeline {
+            table,
+            people,
+            outputs,
+            ..
+        } = self;
+        let gone = table.program_ended(pid, until, people, &mut |event| outputs.event(event))?;
+        for key in gone {
+            people.bpf.forget_conn(&key);
+        }
+        people.forget_program(pid);
+        Ok(())
+    }
+
+    fn totals(&self) -> Totals {
+        summary::totals(
+            &self.table.totals,
+            &self.people.bpf.counters(),
+            self.outputs.shown,
+        )
+    }
+}
+
+/// Runs until it is told to stop, the command has ended, or all named processes have.
+///
+/// # Errors
+/// Privileges or the kernel do not suffice, a named process does not exist, or an output fails.
+pub fn capture(config: Config) -> Result<Outcome> {
+    let started = Instant::now();
+    privilege::check()?;
+    privilege::kernel_check(OLDEST_KERNEL)?;
+    privilege::raise_memlock_limit();
+    let mut signals = Signals::new()?;
+    // Before the capture begins, so that a name that cannot be written costs nothing.
+    let outputs = Outputs::new(&config)?;
+    let bpf = Bpf::load(&Options {
+        snaplen: config.snaplen,
+        by_tgid: config.who.follow,
+        follow: config.who.follow,
+        uid: config.who.uid,
+        comm: config.who.comm.as_deref().and_then(plain_beginning),
+        ring_bytes: config.ring_kib.saturating_mul(1024),
+    })?;
+    let mut watcher = watch();
+    let mut child = config.command.as_ref().map(spawn).transpose()?;
+    let named = match &child {
+        Some(child) => Some(BTreeSet::from([child.pid()])),
+        None if config.who.pids.is_empty() => None,
+        None => Some(existing(&config.who.pids)?),
+    };
+    let mut people = People::new(bpf, config.who.clone(), named)?;
+    people.look_around()?;
+    if let (Some(child), Some(command)) = (&child, &config.command) {
+        look_at_image(&mut people, child.pid(), command);
+    }
+    if let Some(user) = &config.drop_to {
+        privilege::drop_to(user)?;
+    }
+    eprintln!("{}", summary::listening(&people, config.command.as_ref()));
+    log::debug!("ready after {} ms", started.elapsed().as_millis());
+
+    let shared = Rc::new(RefCell::new(Pipeline {
+        table: ConnTable::default(),
+        people,
+        outputs,
+        error: None,
+    }));
+    let reader = read_ring(&shared)?;
+    if let Some(Err(error)) = child.as_mut().map(Child::release) {
+        log::error!("{error}");
+        return Ok(Outcome::Code(u8::try_from(error.exit_code()).unwrap_or(1)));
+    }
+    let mut capture = Capture {
+        shared,
+        reader,
+        watcher: watcher.as_mut(),
+        signals: &mut signals,
+        child: child.as_mut(),
+        deadline: config.duration.map(|duration| Instant::now() + duration),
+        stopped_by: None,
+        status: None,
+    };
+    let result = capture.run();
+    let status = capture.finish(result)?;
+    Ok(match (status, capture.stopped_by) {
+        (Some(Status::Exited(code)), _) => Outcome::Code(u8::try_from(code).unwrap_or(1)),
+        (Some(Status::Signaled(signal)), _) => Outcome::Signal(signal),
+        // The second signal did not wait for the command.
+        (None, Some(signal)) if config.command.is_some() => Outcome::Signal(signal as i32),
+        (None, _) => Outcome::Code(0),
+    })
+}
+
+/// New files are noticed by perf events; without them the capture is still worth having.
+fn watch() -> Option<Watcher> {
+    Watcher::new(1)
+        .inspect_err(|error| {
+            log::warn!("libraries that are loaded from now on are not noticed: {error:#}");
+        })
+        .ok()
+}
+
+/// What BPF can compare by itself of a pattern for command names: a plain name, or the beginning of
+/// one. Other patterns are matched here, once per process.
+fn plain_beginning(glob: &str) -> Option<Vec<u8>> {
+    let (name, whole) = match glob.strip_suffix('*') {
+        Some(beginning) => (beginning, false),
+        None => (glob, true),
+    };
+    let mut bytes = name.as_bytes().to_vec();
+    if whole {
+        bytes.push(0);
+    }
+    let plain = !name.contains(['*', '?', '[', '\\']);
+    (plain && bytes.len() <= COMM_LEN).then_some(bytes)
+}
+
+fn existing(pids: &[u32]) -> Result<BTreeSet<u32>> {
+    let procfs = ProcFs::default();
+    let (found, missing): (BTreeSet<u32>, BTreeSet<u32>) =
+        pids.iter().partition(|pid| procfs.exists(**pid));
+    for pid in &missing {
+        log::error!("there is no process {pid} (-p)");
+    }
+    if found.is_empty() {
+        bail!("none of the processes given with -p exists; nothing to capture");
+    }
+    Ok(found)
+}
+
+fn spawn(command: &Command) -> Result<Child> {
+    Child::spawn(&command.argv, command.run_as.as_ref())
+}
+
+/// What the command will map first is attached before it runs; what its dynamic linker adds is
+/// attached while that waits.
+fn look_at_image(people: &mut People, pid: u32, command: &Command) {
+    let path_env = std::env::var_os("PATH");
+    let Some(path) = command
+        .argv
+        .first()
+        .and_then(|name| image::resolve(name, path_env.as_deref()))
+    else {
+        return;
+    };
+    for file in image::image_files(&path, path_env.as_deref()) {
+        let People { registry, bpf, .. } = people;
+        match registry.look_at_file(bpf, pid, &file) {
+            Ok(found) => people.tell(pid, &found),
+            Err(error) => log::debug!("{}: {error:#}", file.display()),
+        }
+    }
+}
+
+fn read_ring(shared: &Rc<RefCell<Pipeline>>) -> Result<Reader> {
+    let pipeline = Rc::clone(shared);
+    Reader::new(
+        shared.borrow().people.bpf.ring(),
+        Box::new(move |record: &[u8]| {
+            let mut pipeline = pipeline.borrow_mut();
+            match pipeline.record(record) {
+                Ok(()) => true,
+                Err(error) => {
+                    pipeline.error.get_or_insert(error);
+                    false
+                }
+            }
+        }),
+    )
+}
+
+struct Capture<'a> {
+    shared: Rc<RefCell<Pipeline>>,
+    reader: Reader,
+    watcher: Option<&'a mut Watcher>,
+    signals: &'a mut Signals,
+    child: Option<&'a mut Child>,
+    deadline: Option<Instant>,
+    stopped_by: Option<Signal>,
+    status: Option<Status>,
+}
+
+impl Capture<'_> {
+    fn run(&mut self) -> Result<()> {
+        let mut last_record = Instant::now();
+        let mut clean = true;
+        loop {
+            let taken = self.take(BATCH)?;
+            if self.shared.borrow().outputs.is_full() || self.is_over()? {
+                return Ok(());
+            }
+            if taken > 0 {
+                last_record = Instant::now();
+                clean = false;
+                if taken >= BATCH {
+                    self.turn(Duration::ZERO)?;
+                    continue;
+                }
+            } else if !clean {
+                self.shared.borrow_mut().outputs.flush()?;
+                clean = true;
+            }
+            if last_record.elapsed() < BUSY_FOR {
+                self.turn(BUSY_POLL)?;
+                continue;
+            }
+            self.shared.borrow_mut().people.bpf.will_sleep();
+            // A record may have come before the flag was seen.
+            if self.take(BATCH)? > 0 {
+                last_record = Instant::now();
+                clean = false;
+                continue;
+            }
+            self.shared.borrow_mut().table.clock.adjust();
+            self.turn(IDLE_POLL)?;
+        }
+    }
+
+    /// Takes up to `most` records from the ring; the number taken.
+    fn take(&mut self, most: usize) -> Result<usize> {
+        let taken = self.reader.take(most);
+        match self.shared.borrow_mut().error.take() {
+            Some(error) => Err(error),
+            None => taken,
+        }
+    }
+
+    /// Takes what is in the ring now.
+    fn drain(&mut self) -> Result<()> {
+        while self.take(BATCH)? > 0 {}
+        Ok(())
+    }
+
+    /// Waits for something else than records, and sees to it.
+    fn turn(&mut self, timeout: Duration) -> Result<()> {
+        let timeout = match self.deadline {
+            Some(deadline) => timeout.min(deadline.saturating_duration_since(Instant::now())),
+            None => timeout,
+        };
+        let timeout = PollTimeout::try_from(timeout.as_millis()).unwrap_or(PollTimeout::ZERO);
+        let ready = {
+            let mut fds = vec![PollFd::new(self.reader.fd(), PollFlags::POLLIN)];
+            fds.push(PollFd::new(self.signals.fd(), PollFlags::POLLIN));
+            if let Some(child) = &self.child {
+                fds.push(PollFd::new(child.pidfd(), PollFlags::POLLIN));
+            }
+            if let Some(watcher) = &self.watcher {
+                fds.extend(watcher.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+            }
+            poll(&mut fds, timeout)
+        };
+        match ready {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error).context("wait for events"),
+        }
+        self.see_signals()?;
+        self.see_news()
+    }
+
+    fn see_signals(&mut self) -> Result<()> {
+        while let Some(request) = self.signals.next() {
+            match request {
+                Request::Counts => {
+                    let shared = self.shared.borrow();
+                    eprintln!(
+                        "{}",
+                        summary::counts(&shared.totals(), Some(&shared.people.bpf.counters()))
+                    );
+                }
+                Request::Flush => self.shared.borrow_mut().outputs.flush()?,
+                Request::Stop(signal) => self.stop(signal),
+            }
+        }
+        Ok(())
+    }
+
+    /// A command that was started here is waited for: it has got a terminal's ^C itself, other
+    /// signals are handed on. The second signal does not wait.
+    fn stop(&mut self, signal: Signal) {
+        let again = self.stopped_by.replace(signal).is_some();
+        if let Some(child) = &self.child
+            && self.status.is_none()
+            && !again
+        {
+            if signal != Signal::SIGINT {
+                let pid = i32::try_from(child.pid()).map(Pid::from_raw);
+                if let Ok(pid) = pid {
+                    // It may have ended just now.
+                    let _ = kill(pid, signal);
+                }
+            }
+            return;
+        }
+        self.deadline = Some(Instant::now());
+    }
+
+    fn see_news(&mut self) -> Result<()> {
+        let Some(watcher) = self.watcher.as_deref_mut() else {
+            return Ok(());
+        };
+        let mut look = BTreeSet::new();
+        let mut ended = Vec::new();
+        let mut lost = false;
+        {
+            let mut shared = self.shared.borrow_mut();
+            let people = &mut shared.people;
+            watcher.drain(&mut |time, news| match news {
+                Watch::Map {
+                    pid,
+                    dev,
+                    ino,
+                    path,
+                    ..
+                } => {
+                    people.mapped(pid, path);
+                    let is_news = people.registry.is_news(FileId { dev, ino }, pid);
+                    if is_news && people.is_looked_at(pid) {
+                        look.insert(pid);
+                    }
+                }
+                Watch::Exec { pid, .. } => {
+                    people.executes(pid);
+                    ended.push((pid, Some(time)));
+                }
+                Watch::Exit { pid } => ended.push((pid, None)),
+                Watch::Fork { .. } => {}
+                Watch::Lost(_) => lost = true,
+            });
+        }
+        if !ended.is_empty() {
+            // What the process did before is in the ring by now, and has to be told first.
+            self.drain()?;
+        }
+        let mut shared = self.shared.borrow_mut();
+        for (pid, executed) in ended {
+            match executed {
+                Some(time) => shared.program_ended(pid, time)?,
+                // The leader may have ended before its other threads.
+                None if has_threads(pid) => {}
+                None => {
+                    shared.program_ended(pid, u64::MAX)?;
+                    shared.people.forget(pid);
+                }
+            }
+        }
+        if lost {
+            log::warn!("too many processes at once: looking through all of them again");
+            shared.people.look_around()?;
+        }
+        for pid in look {
+            shared.people.look_at(pid);
+        }
+        Ok(())
+    }
+
+    fn is_over(&mut self) -> Result<bool> {
+        if let Some(child) = self.child.as_deref_mut()
+            && self.status.is_none()
+        {
+            self.status = child.try_wait()?;
+        }
+        let over = self.status.is_some()
+            || self
+                .deadline
+                .is_some_and(|deadline| deadline <= Instant::now())
+            || (self.child.is_none() && self.shared.borrow().people.is_alone());
+        Ok(over)
+    }
+
+    /// Takes the probes out, tells what is left in the ring, and ends the outputs.
+    fn finish(&mut self, result: Result<()>) -> Result<Option<Status>> {
+        let full = self.shared.borrow().outputs.is_full();
+        self.shared.borrow_mut().people.registry.detach();
+        let drained = if result.is_ok() && !full {
+            self.drain()
+        } else {
+            Ok(())
+        };
+        let mut shared = self.shared.borrow_mut();
+        let Pipeline {
+            table,
+            people,
+            outputs,
+            ..
+        } = &mut *shared;
+        let told = if result.is_ok() && drained.is_ok() && !full {
+            table.finish(people as &dyn Facts, &mut |event| outputs.event(event))
+        } else {
+            Ok(())
+        };
+        let totals = shared.totals();
+        let finished = shared.outputs.finish(&totals);
+        let counters = shared.people.bpf.counters();
+        drop(shared);
+        let result = result.and(drained).and(told).and(finished);
+        if !is_broken_pipe(&result) {
+            eprintln!("{}", summary::counts(&totals, Some(&counters)));
+        }
+        // The command goes on without us looking; its status is ours to pass on.
+        if result.is_ok()
+            && self.status.is_none()
+            && self.stopped_by.is_none()
+            && let Some(child) = self.child.as_deref_mut()
+        {
+            Signals::restore()?;
+            self.status = Some(child.wait()?);
+        }
+        result.map(|()| self.status)
+    }
+}
+
+fn has_threads(pid: u32) -> bool {
+    std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|tasks| tasks.count() > 1)
+}
+
+fn is_broken_pipe(result: &Result<()>) -> bool {
+    result.as_ref().is_err_and(|error| {
+        error.chain().any(|cause| {
+            cause
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plain_beginning;
+
+    #[test]
+    fn plain_names_and_beginnings_are_compared_in_the_kernel() {
+        assert_eq!(plain_beginning("curl"), Some(b"curl\0".to_vec()));
+        assert_eq!(plain_beginning("python*"), Some(b"python".to_vec()));
+        assert_eq!(plain_beginning("*"), Some(Vec::new()));
+        assert_eq!(plain_beginning("p?thon*"), None);
+        assert_eq!(plain_beginning("[a-c]"), None);
+        assert_eq!(plain_beginning("a name of more than 15 bytes"), None);
+    }
+}

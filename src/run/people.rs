@@ -1,0 +1,284 @@
+//! Who is captured: processes, their targets, and what BPF is told about them.
+
+use crate::attach::{Found, Registry, Scope};
+use crate::bpf::{Bpf, ConnKey};
+use crate::config::Who;
+use crate::discovery::{FileId, ProcFs};
+use crate::event::{Flavor, Lib, Proc};
+use crate::filter::glob::glob_match;
+use crate::flow::Facts;
+use crate::ring::RawConn;
+use anyhow::{Context, Result};
+use std::collections::{BTreeSet, HashMap};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::rc::Rc;
+
+/// The processes in question and the probes in their files.
+#[derive(Debug)]
+pub struct People {
+    pub bpf: Bpf,
+    pub registry: Registry,
+    pub procfs: ProcFs,
+    who: Who,
+    /// Device and inode of `--exe`.
+    exe: Option<FileId>,
+    /// The processes named by `-p`, or the command: those that are still there. Empty and
+    /// unnamed: the whole machine.
+    pub named: BTreeSet<u32>,
+    is_named: bool,
+    procs: HashMap<(u32, u32), Option<Rc<Proc>>>,
+    muted: HashMap<u32, Vec<ConnKey>>,
+    /// What processes that have started since the capture did execute: those that live shorter
+    /// than it takes to ask for it are known, too.
+    exes: HashMap<u32, Option<String>>,
+    /// Files that could not be attached are told once.
+    told: BTreeSet<String>,
+}
+
+impl People {
+    /// `named` are the processes of `-p` or the command; `None` is the whole machine.
+    ///
+    /// # Errors
+    /// `--exe` names no file.
+    pub fn new(bpf: Bpf, who: Who, named: Option<BTreeSet<u32>>) -> Result<People> {
+        let exe = who.exe.as_ref().map(|path| {
+            let meta = path
+                .metadata()
+                .with_context(|| format!("look up --exe {}", path.display()))?;
+            anyhow::Ok(FileId {
+                dev: meta.dev(),
+                ino: meta.ino(),
+            })
+        });
+        let each = named.is_some() && !who.follow;
+        let scope = if each { Scope::Each } else { Scope::Everyone };
+        let procfs = ProcFs::default();
+        let is_named = named.is_some();
+        Ok(People {
+            registry: Registry::new(scope, is_named, procfs.clone()),
+            bpf,
+            procfs,
+            exe: exe.transpose()?,
+            who,
+            named: named.unwrap_or_default(),
+            is_named,
+            procs: HashMap::new(),
+            muted: HashMap::new(),
+            exes: HashMap::new(),
+            told: BTreeSet::new(),
+        })
+    }
+
+    /// Looks at everybody who is there now; the number of processes with a TLS library.
+    pub fn look_around(&mut self) -> Result<()> {
+        if !self.is_named {
+            for pid in self.procfs.pids()? {
+                self.look_at(pid);
+            }
+            return Ok(());
+        }
+        if self.who.follow {
+            self.add_descendants();
+        }
+        for pid in self.named.clone() {
+            if self.who.follow {
+                self.bpf.trace(pid)?;
+            }
+            self.look_at(pid);
+        }
+        Ok(())
+    }
+
+    /// Children that were there before the start belong to `-f` as those that come later do.
+    fn add_descendants(&mut self) {
+        let mut parents: Vec<u32> = self.named.iter().copied().collect();
+        while let Some(pid) = parents.pop() {
+            for child in self.procfs.children(pid).unwrap_or_default() {
+                if self.named.insert(child) {
+                    parents.push(child);
+                }
+            }
+        }
+    }
+
+    /// Whether a process may be captured at all.
+    pub fn is_looked_at(&self, pid: u32) -> bool {
+        if pid == std::process::id() {
+            return false;
+        }
+        !self.is_named || self.named.contains(&pid) || (self.who.follow && self.bpf.is_traced(pid))
+    }
+
+    /// Attaches what the process has mapped by now. Processes come and go; that one of them is
+    /// gone is nothing to tell.
+    pub fn look_at(&mut self, pid: u32) {
+        if pid == std::process::id() {
+            return;
+        }
+        match self.registry.look_at(&mut self.bpf, pid) {
+            Ok(found) => self.tell(pid, &found),
+            Err(error) => log::debug!("process {pid}: {error:#}"),
+        }
+    }
+
+    pub fn tell(&mut self, pid: u32, found: &Found) {
+        // What happens to a process that is ending is nothing to tell.
+        let failed = found.failed.iter().filter(|_| self.procfs.exists(pid));
+        for (path, reason) in failed {
+            if self.told.insert(path.clone()) {
+                log::warn!("{path} (process {pid}) is not captured: {reason}");
+            }
+        }
+        for number in &found.attached {
+            let Some(target) = self.registry.target(*number) else {
+                continue;
+            };
+            let lib = &target.lib;
+            if self.told.insert(format!("attached {}", lib.path)) {
+                match &lib.version {
+                    Some(version) => log::info!("attached to {} ({version})", lib.path),
+                    None => log::info!("attached to {}", lib.path),
+                }
+                for note in &target.notes {
+                    log::info!("{}: {note}", lib.path);
+                }
+            }
+        }
+    }
+
+    /// The process has begun another program, whose file it maps next.
+    pub fn executes(&mut self, pid: u32) {
+        if self.is_looked_at(pid) {
+            self.exes.insert(pid, None);
+        }
+    }
+
+    /// The process has mapped a file; the first one after exec is the program itself.
+    pub fn mapped(&mut self, pid: u32, path: &Path) {
+        if let Some(exe @ None) = self.exes.get_mut(&pid) {
+            *exe = Some(path.to_string_lossy().into_owned());
+        }
+    }
+
+    fn exe(&self, pid: u32) -> Option<String> {
+        let started = self.exes.get(&pid).cloned().flatten();
+        started.or_else(|| Some(self.procfs.exe(pid).ok()?.to_string_lossy().into_owned()))
+    }
+
+    /// The process has gone.
+    pub fn forget(&mut self, pid: u32) {
+        self.forget_program(pid);
+        self.bpf.forget_process(pid);
+        self.registry.forget_process(pid);
+        self.named.remove(&pid);
+        self.exes.remove(&pid);
+    }
+
+    /// The process has gone, or runs another program.
+    pub fn forget_program(&mut self, pid: u32) {
+        self.procs.retain(|(known, _), _| *known != pid);
+        for key in self.muted.remove(&pid).unwrap_or_default() {
+            self.bpf.unmute(&key);
+        }
+    }
+
+    /// Everybody that was named has ended.
+    pub fn is_alone(&self) -> bool {
+        self.is_named && self.named.is_empty()
+    }
+
+    fn is_wanted(&self, conn: &RawConn, exe: Option<&str>) -> bool {
+        let comm = self
+            .who
+            .comm
+            .as_ref()
+            .is_none_or(|glob| glob_match(glob, &conn.comm));
+        let wanted_exe = self.exe.is_none_or(|wanted| {
+            let target = self.registry.target(conn.target).map(|target| target.id);
+            // Some file systems give stat another device than the kernel has inside.
+            let same_path = || exe.map(AsRef::as_ref) == self.who.exe.as_deref();
+            conn.exe == (wanted.dev, wanted.ino) || target == Some(wanted) || same_path()
+        });
+        comm && wanted_exe
+    }
+}
+
+impl Facts for People {
+    fn lib(&self, target: u32) -> Rc<Lib> {
+        match self.registry.target(target) {
+            Some(target) => Rc::clone(&target.lib),
+            None => Rc::new(Lib {
+                flavor: Flavor::OpenSsl,
+                path: String::new(),
+                version: None,
+            }),
+        }
+    }
+
+    fn func(&self, target: u32, index: u16) -> &str {
+        self.registry
+            .target(target)
+            .and_then(|target| target.funcs.get(usize::from(index)))
+            .map_or("", String::as_str)
+    }
+
+    fn admit(&mut self, conn: &RawConn) -> Option<Rc<Proc>> {
+        let key = (conn.key.tgid, conn.key.exec_id);
+        if let Some(known) = self.procs.get(&key) {
+            return known.clone();
+        }
+        let exe = self.exe(conn.key.tgid);
+        let wanted = self.is_wanted(conn, exe.as_deref());
+        let process = wanted.then(|| {
+            Rc::new(Proc {
+                pid: conn.key.tgid,
+                comm: conn.comm.clone(),
+                exe,
+                uid: Some(conn.uid),
+            })
+        });
+        if process.is_none() {
+            match self.bpf.mute(&conn.key) {
+                Ok(()) => self.muted.entry(conn.key.tgid).or_default().push(conn.key),
+                Err(error) => log::debug!("{error:#}"),
+            }
+        }
+        self.procs.insert(key, process.clone());
+        process
+    }
+
+    fn guess(&mut self, pid: u32) -> Option<Rc<Proc>> {
+        let known = self.procs.iter().find(|((known, _), _)| *known == pid);
+        if let Some((_, process)) = known {
+            return process.clone();
+        }
+        let process = self.procfs.process(pid).ok();
+        let comm = process
+            .as_ref()
+            .map(|process| process.comm.clone())
+            .unwrap_or_default();
+        if self
+            .who
+            .comm
+            .as_ref()
+            .is_some_and(|glob| !glob_match(glob, &comm))
+        {
+            return None;
+        }
+        let exe = self.exe(pid);
+        if self.who.exe.is_some() && exe.as_deref().map(AsRef::as_ref) != self.who.exe.as_deref() {
+            return None;
+        }
+        Some(Rc::new(Proc {
+            pid,
+            comm,
+            exe,
+            uid: process.map(|process| process.uid),
+        }))
+    }
+
+    fn offsets(&self, key: &ConnKey, conn: u64) -> Option<[u64; 2]> {
+        self.bpf.conn_offsets(key, conn)
+    }
+}

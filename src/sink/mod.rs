@@ -1,0 +1,28 @@
+//! Consumers of events: one file per output format.
+
+pub mod calls;
+pub mod color;
+pub mod endpoint;
+pub mod escape;
+pub mod hexdump;
+pub mod json;
+pub mod output;
+pub mod packet;
+pub mod pcapng;
+pub mod rotate;
+pub mod text;
+pub mod tlsframe;
+
+use crate::event::{Event, Totals};
+use anyhow::Result;
+
+/// Takes events in order. An error ends the run, except a broken pipe, which ends it quietly.
+pub trait Sink {
+    fn event(&mut self, event: &Event<'_>) -> Result<()>;
+
+    /// Hands everything on to the operating system; called when no event is waiting.
+    fn flush(&mut self) -> Result<()>;
+
+    /// The capture has ended: write what belongs at the end, then flush.
+    fn finish(&mut self, totals: &Totals) -> Result<()>;
+}
