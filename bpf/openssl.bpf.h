@@ -13,6 +13,7 @@ int tls_call(struct pt_regs *regs)
 {
 	__u64 *slot = bpf_session_cookie();
 
+	stay_on_kernel_stack(regs);
 	if (bpf_session_is_return())
 		return exit_call(regs, *slot);
 	return enter_call(regs, bpf_get_attach_cookie(regs), slot);
@@ -49,6 +50,7 @@ int tls_event(struct pt_regs *regs)
 	__u64 handle = PT_REGS_PARM1(regs);
 	struct ts_conn *conn;
 
+	stay_on_kernel_stack(regs);
 	if (!is_traced())
 		return 0;
 	conn = find_conn(handle);

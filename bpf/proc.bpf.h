@@ -58,6 +58,7 @@ int libraries_mapped(struct pt_regs *regs)
 	};
 	struct ts_rec_hold *rec;
 
+	stay_on_kernel_stack(regs);
 	if (!is_traced())
 		return 0;
 	rec = bpf_ringbuf_reserve(&ring, sizeof(*rec), 0);
