@@ -24,7 +24,7 @@ const volatile struct {
 	char comm[TS_COMM_LEN];
 	__u64 wakeup_at;  /* unread bytes in the ring at which the reader is woken */
 	__u64 large_call; /* from here on a call waits for room in the ring */
-	__u32 never;	  /* always 0, which the verifier knows and the compiler does not */
+	__u32 never;      /* always 0, which the verifier knows and the compiler does not */
 } config = {};
 
 /* Written by user space before it blocks; the next record wakes it. */
@@ -146,8 +146,8 @@ static __always_inline __u32 cookie_target(__u64 cookie)
 
 /* Since Linux 6.13 (commit e00931c02568) a program of the kprobe type that needs 64 bytes of stack
  * gets one per CPU. Uprobe programs are preempted and sleep: another thread would write over it.
- * A program with a tail call in its text stays on the kernel's stack; that the call is dead is found
- * out only later. */
+ * A program with a tail call in its text stays on the kernel's stack; that the call is dead is
+ * found out only later. */
 static __always_inline void stay_on_kernel_stack(void *ctx)
 {
 	if (config.never)
