@@ -84,7 +84,9 @@ enum ts_counter {
 	TS_CTR_MISSED_CALLS = 3,
 	/* Connection, shutdown and close records that did not fit. */
 	TS_CTR_DROPPED_NOTES = 4,
-	TS_CTR_MAX = 5,
+	/* Threads that went on before the probes of their new libraries were in. */
+	TS_CTR_EXPIRED_HOLDS = 5,
+	TS_CTR_MAX = 6,
 };
 
 /* A chain of loads from the handle; len 0: not known. */

@@ -10,6 +10,9 @@
  * machine they take some milliseconds. */
 #define HOLD_NS (1000 * 1000 * 1000)
 #define HOLD_LOOPS (1 << 23)
+/* Of these some 20 ns each a loop is made, so that HOLD_LOOPS outlast HOLD_NS. */
+#define PAUSE_LOOPS 16
+#define YIELD_EVERY 64
 
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(process_forked, struct task_struct *parent, struct task_struct *child)
@@ -34,16 +37,21 @@ static long is_released(__u32 i, void *data)
 {
 	struct hold_ctx *ctx = data;
 	__u64 *ticket = bpf_map_lookup_elem(&released, &ctx->tgid);
-	__u64 word;
+	__u64 word, now = 0;
+	int n;
 
 	if (ticket && *ticket >= ctx->ticket)
 		return 1;
+	for (n = 0; n < PAUSE_LOOPS; n++)
+		now = bpf_ktime_get_boot_ns();
 	/* Where the kernel does not preempt (PREEMPT_NONE), a thread that only looped here would
 	 * keep its processor, and with it the RCU grace period that user space needs to attach. Of
-	 * the helpers this one passes a cond_resched(), in __get_user_pages(). */
-	bpf_copy_from_user_task(&word, sizeof(word), (void *)ctx->stack, bpf_get_current_task_btf(),
-				0);
-	return !(i & 63) && bpf_ktime_get_boot_ns() > ctx->deadline;
+	 * the helpers this one passes a cond_resched(), in __get_user_pages(). It also takes the
+	 * mmap_lock, which user space needs for each probe: it must be free nearly always. */
+	if (!(i % YIELD_EVERY))
+		bpf_copy_from_user_task(&word, sizeof(word), (void *)ctx->stack,
+					bpf_get_current_task_btf(), 0);
+	return now > ctx->deadline;
 }
 
 /* On the function that the dynamic linker calls for debuggers when libraries have been mapped, and
@@ -57,6 +65,7 @@ int libraries_mapped(struct pt_regs *regs)
 		.stack = PT_REGS_SP(regs),
 	};
 	struct ts_rec_hold *rec;
+	__u64 *ticket;
 
 	stay_on_kernel_stack(regs);
 	if (!is_traced())
@@ -73,6 +82,9 @@ int libraries_mapped(struct pt_regs *regs)
 	rec->ticket = ctx.ticket;
 	bpf_ringbuf_submit(rec, BPF_RB_FORCE_WAKEUP);
 	bpf_loop(HOLD_LOOPS, is_released, &ctx, 0);
+	ticket = bpf_map_lookup_elem(&released, &ctx.tgid);
+	if (!ticket || *ticket < ctx.ticket)
+		count(TS_CTR_EXPIRED_HOLDS, 1);
 	return 0;
 }
 

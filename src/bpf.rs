@@ -62,6 +62,7 @@ pub struct Counters {
     pub unreadable_bytes: u64,
     pub missed_calls: u64,
     pub dropped_notes: u64,
+    pub expired_holds: u64,
 }
 
 /// The loaded object.
@@ -274,6 +275,7 @@ impl Bpf {
             unreadable_bytes: read(types::ts_counter::TS_CTR_UNREADABLE_BYTES),
             missed_calls: read(types::ts_counter::TS_CTR_MISSED_CALLS),
             dropped_notes: read(types::ts_counter::TS_CTR_DROPPED_NOTES),
+            expired_holds: read(types::ts_counter::TS_CTR_EXPIRED_HOLDS),
         }
     }
 

@@ -97,6 +97,12 @@ pub fn counts(totals: &Totals, counters: Option<&Counters>) -> String {
                 counters.dropped_notes
             ));
         }
+        if counters.expired_holds > 0 {
+            lines.push(format!(
+                "{} times a process went on before its new libraries were probed: first bytes may be missing",
+                counters.expired_holds
+            ));
+        }
     }
     lines.join("\n")
 }
