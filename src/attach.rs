@@ -10,7 +10,7 @@ use libbpf_rs::{Link, ProgramMut, UprobeMultiOpts};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 /// The function that the dynamic linker calls for debuggers each time it has mapped libraries, in
@@ -80,6 +80,26 @@ pub struct Registry {
     /// What is linked, for which process (0: for all).
     linked: HashMap<(FileId, u32), Vec<Link>>,
     refused: HashSet<(FileId, u32)>,
+}
+
+fn open_unmapped(path: &Path) -> Result<(Mapping, File)> {
+    use std::os::unix::fs::MetadataExt;
+    let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+    let meta = file
+        .metadata()
+        .with_context(|| format!("look at {}", path.display()))?;
+    let mapping = Mapping {
+        start: 0,
+        end: 0,
+        offset: 0,
+        id: FileId {
+            dev: meta.dev(),
+            ino: meta.ino(),
+        },
+        path: path.to_path_buf(),
+        deleted: false,
+    };
+    Ok((mapping, file))
 }
 
 impl Registry {
@@ -152,34 +172,37 @@ impl Registry {
         Ok(found)
     }
 
-    /// Attaches to a file before any process maps it.
-    pub fn look_at_file(&mut self, bpf: &mut Bpf, pid: u32, path: &Path) -> Result<Found> {
-        use std::os::unix::fs::MetadataExt;
-        let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
-        let meta = file
-            .metadata()
-            .with_context(|| format!("look at {}", path.display()))?;
-        let mapping = Mapping {
-            start: 0,
-            end: 0,
-            offset: 0,
-            id: FileId {
-                dev: meta.dev(),
-                ino: meta.ino(),
-            },
-            path: path.to_path_buf(),
-            deleted: false,
-        };
+    /// Attaches to files before any process maps them; what one of them tells about another, as
+    /// libcrypto about libssl, is used. A file that cannot be attached is not refused for good:
+    /// the first process that maps it tells why.
+    pub fn look_at_files(&mut self, bpf: &mut Bpf, pid: u32, paths: &[PathBuf]) -> Found {
         let mut found = Found::default();
-        if !self.is_news(mapping.id, pid) {
-            return Ok(found);
+        let opened: Vec<(Mapping, File)> = paths
+            .iter()
+            .filter_map(|path| {
+                open_unmapped(path)
+                    .inspect_err(|error| log::debug!("{error:#}"))
+                    .ok()
+            })
+            .collect();
+        for (mapping, file) in &opened {
+            if !self.contents.contains_key(&mapping.id) {
+                self.classify_file(mapping, file);
+            }
         }
-        if !self.contents.contains_key(&mapping.id) {
-            self.classify_file(&mapping, &file);
+        let mappings: Vec<Mapping> = opened.iter().map(|(mapping, _)| mapping.clone()).collect();
+        if let Err(error) = self.join_crypto(bpf, &mappings) {
+            log::debug!("{error:#}");
+            return found;
         }
-        self.join_crypto(bpf, std::slice::from_ref(&mapping))?;
-        self.attach_file(bpf, pid, &mapping, &file, &mut found)?;
-        Ok(found)
+        for (mapping, file) in &opened {
+            if self.is_news(mapping.id, pid)
+                && let Err(error) = self.attach_file(bpf, pid, mapping, file, &mut found)
+            {
+                log::debug!("{}: {error:#}", mapping.path.display());
+            }
+        }
+        found
     }
 
     /// Drops the links that were made for one process.

@@ -1,8 +1,8 @@
 //! Finds the files that hold TLS functions; knows no BPF.
 //!
 //! [`procfs`] says which files a process has mapped executable and opens them, [`watch`] reports new
-//! processes and mappings as they happen, [`elf`] reads what is in such a file, [`image`] foresees
-//! what a command will map, [`dark`] recognises TLS that cannot be captured, and [`listing`] (`-D`)
+//! processes and mappings as they happen, [`elf`] reads what is in such a file, [`image`] and
+//! [`system`] foresee what commands will map, [`dark`] recognises TLS that cannot be captured, and [`listing`] (`-D`)
 //! puts it all into one table. A file is known by its [`FileId`], never by its name.
 
 pub mod dark;
@@ -10,6 +10,7 @@ pub mod elf;
 pub mod image;
 pub mod listing;
 pub mod procfs;
+pub mod system;
 pub mod watch;
 
 pub use procfs::{Mapping, ProcFs, Process};

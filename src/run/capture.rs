@@ -120,6 +120,7 @@ pub fn capture(config: Config) -> Result<Outcome> {
     };
     let mut people = People::new(bpf, config.who.clone(), named)?;
     people.look_around()?;
+    people.foresee_system(child.as_ref().map(Child::pid));
     if let (Some(child), Some(command)) = (&child, &config.command) {
         look_at_image(&mut people, child.pid(), command);
     }
@@ -213,12 +214,9 @@ fn look_at_image(people: &mut People, pid: u32, command: &Command) {
     else {
         return;
     };
+    // Each for itself: a program and its linker tell nothing about one another.
     for file in image::image_files(&path, path_env.as_deref()) {
-        let People { registry, bpf, .. } = people;
-        match registry.look_at_file(bpf, pid, &file) {
-            Ok(found) => people.tell(pid, &found),
-            Err(error) => log::debug!("{}: {error:#}", file.display()),
-        }
+        people.foresee(pid, &[file]);
     }
 }
 

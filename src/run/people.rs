@@ -3,7 +3,7 @@
 use crate::attach::{Found, Registry, Scope};
 use crate::bpf::{Bpf, ConnKey};
 use crate::config::Who;
-use crate::discovery::{FileId, ProcFs};
+use crate::discovery::{FileId, ProcFs, system};
 use crate::event::{Flavor, Lib, Proc};
 use crate::filter::glob::glob_match;
 use crate::flow::Facts;
@@ -11,7 +11,7 @@ use crate::ring::RawConn;
 use anyhow::{Context, Result};
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 /// The processes in question and the probes in their files.
@@ -122,7 +122,24 @@ impl People {
         }
     }
 
-    pub fn tell(&mut self, pid: u32, found: &Found) {
+    /// Attaches what the process, or any, will map.
+    pub fn foresee(&mut self, pid: u32, files: &[PathBuf]) {
+        let found = self.registry.look_at_files(&mut self.bpf, pid, files);
+        self.tell(pid, &found);
+    }
+
+    /// Attaches the system's own TLS libraries for programs that begin later: those of a command,
+    /// of children, or of the whole machine. Processes that run already have mapped theirs.
+    pub fn foresee_system(&mut self, command: Option<u32>) {
+        if command.is_none() && self.is_named && !self.who.follow {
+            return;
+        }
+        for files in system::libraries() {
+            self.foresee(command.unwrap_or_default(), &files);
+        }
+    }
+
+    fn tell(&mut self, pid: u32, found: &Found) {
         // What happens to a process that is ending is nothing to tell.
         let failed = found.failed.iter().filter(|_| self.procfs.exists(pid));
         for (path, reason) in failed {
