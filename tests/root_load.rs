@@ -103,8 +103,15 @@ fn a_thousand_short_connections_to_nginx_are_captured_to_the_byte() {
     let capture = sniff.stop();
     assert_totals(&capture, &server);
     capture.assert_complete();
-    assert_eq!(logged_totals(&server).len(), 1000);
-    for conn in capture.conns.values().filter(|conn| conn.input.len() > 0) {
+    assert_eq!(servers::access_log(&server).len(), 1000);
+    let served: Vec<&Conn> = capture
+        .conns
+        .values()
+        .filter(|c| c.input.len() > 0)
+        .collect();
+    // By connection: over the loopback a client may get a port of an earlier connection again.
+    assert_eq!(served.len(), 1000);
+    for conn in served {
         assert!(
             conn.input.bytes.starts_with(b"GET /small HTTP/1.0\r\n"),
             "{}",
