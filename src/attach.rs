@@ -1,8 +1,9 @@
 //! Puts a target's probes in place, once per file.
 
 use crate::bpf::{Bpf, types};
+use crate::discovery::content::SparseFile;
 use crate::discovery::elf::Elf;
-use crate::discovery::{self, FileId, Mapping, ProcFs};
+use crate::discovery::{FileId, Mapping, ProcFs};
 use crate::event::{Dir, Flavor, Lib, Role};
 use crate::plan::{self, Action, BioLayout, Count, Plan, Probe, Site, SiteCost};
 use anyhow::{Context, Result, bail};
@@ -16,6 +17,8 @@ use std::rc::Rc;
 /// The function that the dynamic linker calls for debuggers each time it has mapped libraries, in
 /// glibc and in musl (`elf/dl-debug.c`, `ldso/dynlink.c`).
 const LIBRARIES_MAPPED: &str = "_dl_debug_state";
+/// How often it is tried to attach to a file.
+const MAX_TRIES: u32 = 3;
 
 /// For which processes the breakpoints are put in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +69,13 @@ pub struct Found {
     pub failed: Vec<(String, String)>,
 }
 
+impl Found {
+    fn fails(&mut self, mapping: &Mapping, error: &anyhow::Error) {
+        let path = mapping.path.to_string_lossy();
+        self.failed.push((path.into(), format!("{error:#}")));
+    }
+}
+
 /// All files that were looked at, and the links to those that hold TLS functions.
 #[derive(Debug)]
 pub struct Registry {
@@ -79,7 +89,9 @@ pub struct Registry {
     targets: Vec<Target>,
     /// What is linked, for which process (0: for all).
     linked: HashMap<(FileId, u32), Vec<Link>>,
-    refused: HashSet<(FileId, u32)>,
+    /// How often the kernel has refused it. Another tracer that comes or goes can be the reason, so
+    /// it is tried again, but not for ever.
+    refused: HashMap<(FileId, u32), u32>,
 }
 
 fn open_unmapped(path: &Path) -> Result<(Mapping, File)> {
@@ -112,7 +124,7 @@ impl Registry {
             cryptos: HashMap::new(),
             targets: Vec::new(),
             linked: HashMap::new(),
-            refused: HashSet::new(),
+            refused: HashMap::new(),
         }
     }
 
@@ -120,8 +132,12 @@ impl Registry {
         self.targets.get(usize::try_from(number).ok()?)
     }
 
-    pub fn targets(&self) -> &[Target] {
-        &self.targets
+    /// Those with probes in place.
+    pub fn attached(&self) -> impl Iterator<Item = &Target> {
+        let ids: HashSet<FileId> = self.linked.keys().map(|(id, _)| *id).collect();
+        self.targets
+            .iter()
+            .filter(move |target| ids.contains(&target.id))
     }
 
     /// Whether a file that was mapped needs a look at the process.
@@ -130,7 +146,11 @@ impl Registry {
             None => true,
             Some(Content::Tls { .. } | Content::Linker(_)) => {
                 let key = (id, self.link_pid(pid));
-                !self.linked.contains_key(&key) && !self.refused.contains(&key)
+                !self.linked.contains_key(&key)
+                    && self
+                        .refused
+                        .get(&key)
+                        .is_none_or(|times| *times < MAX_TRIES)
             }
             Some(Content::Other) => false,
         }
@@ -151,22 +171,29 @@ impl Registry {
     pub fn look_at(&mut self, bpf: &mut Bpf, pid: u32) -> Result<Found> {
         let mappings = self.procfs.exec_mappings(pid)?;
         let mut found = Found::default();
-        let news: Vec<&Mapping> = mappings
-            .iter()
-            .filter(|m| self.is_news(m.id, pid))
-            .collect();
-        for mapping in &news {
-            if !self.contents.contains_key(&mapping.id) {
-                self.classify(pid, mapping);
+        let mut opened = Vec::new();
+        for mapping in &mappings {
+            if !self.is_news(mapping.id, pid) {
+                continue;
+            }
+            // Opened once: what is attached stays attached if the process ends meanwhile.
+            match self.procfs.open_mapping(pid, mapping) {
+                Ok(file) => opened.extend(self.worth_attaching(mapping, file)),
+                // It may have gone: another process that maps the file gets another look.
+                Err(error) if self.contents.contains_key(&mapping.id) => {
+                    found.fails(mapping, &error);
+                }
+                Err(error) => log::debug!("{}: {error:#}", mapping.path.display()),
             }
         }
         self.join_crypto(bpf, &mappings)?;
-        for mapping in news {
-            if let Err(error) = self.attach(bpf, pid, mapping, &mut found) {
-                self.refused.insert((mapping.id, self.link_pid(pid)));
-                found
-                    .failed
-                    .push((mapping.path.to_string_lossy().into(), format!("{error:#}")));
+        for (mapping, file) in &opened {
+            if let Err(error) = self.attach(bpf, pid, mapping, file, &mut found) {
+                *self
+                    .refused
+                    .entry((mapping.id, self.link_pid(pid)))
+                    .or_default() += 1;
+                found.fails(mapping, &error);
             }
         }
         Ok(found)
@@ -177,27 +204,24 @@ impl Registry {
     /// the first process that maps it tells why.
     pub fn look_at_files(&mut self, bpf: &mut Bpf, pid: u32, paths: &[PathBuf]) -> Found {
         let mut found = Found::default();
-        let opened: Vec<(Mapping, File)> = paths
-            .iter()
-            .filter_map(|path| {
-                open_unmapped(path)
-                    .inspect_err(|error| log::debug!("{error:#}"))
-                    .ok()
-            })
-            .collect();
-        for (mapping, file) in &opened {
-            if !self.contents.contains_key(&mapping.id) {
-                self.classify_file(mapping, file);
+        let mut mappings = Vec::new();
+        let mut opened = Vec::new();
+        for path in paths {
+            match open_unmapped(path) {
+                Ok((mapping, file)) => {
+                    mappings.push(mapping.clone());
+                    opened.extend(self.worth_attaching(&mapping, file));
+                }
+                Err(error) => log::debug!("{error:#}"),
             }
         }
-        let mappings: Vec<Mapping> = opened.iter().map(|(mapping, _)| mapping.clone()).collect();
         if let Err(error) = self.join_crypto(bpf, &mappings) {
             log::debug!("{error:#}");
             return found;
         }
         for (mapping, file) in &opened {
             if self.is_news(mapping.id, pid)
-                && let Err(error) = self.attach_file(bpf, pid, mapping, file, &mut found)
+                && let Err(error) = self.attach(bpf, pid, mapping, file, &mut found)
             {
                 log::debug!("{}: {error:#}", mapping.path.display());
             }
@@ -205,11 +229,22 @@ impl Registry {
         found
     }
 
+    /// The file again, if there is something in it to attach to.
+    fn worth_attaching(&mut self, mapping: &Mapping, file: File) -> Option<(Mapping, File)> {
+        if !self.contents.contains_key(&mapping.id) {
+            self.classify(mapping, &file);
+        }
+        match self.contents.get(&mapping.id) {
+            None | Some(Content::Other) => None,
+            Some(Content::Tls { .. } | Content::Linker(_)) => Some((mapping.clone(), file)),
+        }
+    }
+
     /// Drops the links that were made for one process.
     pub fn forget_process(&mut self, pid: u32) {
         if self.scope == Scope::Each {
             self.linked.retain(|(_, linked), _| *linked != pid);
-            self.refused.retain(|(_, refused)| *refused != pid);
+            self.refused.retain(|(_, refused), _| *refused != pid);
         }
     }
 
@@ -253,15 +288,7 @@ impl Registry {
         Ok(())
     }
 
-    fn classify(&mut self, pid: u32, mapping: &Mapping) {
-        match self.procfs.open_mapping(pid, mapping) {
-            Ok(file) => self.classify_file(mapping, &file),
-            // The process may be gone: another one that maps the file gets another look.
-            Err(error) => log::debug!("{}: {error:#}", mapping.path.display()),
-        }
-    }
-
-    fn classify_file(&mut self, mapping: &Mapping, file: &File) {
+    fn classify(&mut self, mapping: &Mapping, file: &File) {
         let path = mapping.path.to_string_lossy();
         let content = match self.read_content(mapping.id, &path, file) {
             Ok(content) => content,
@@ -274,11 +301,8 @@ impl Registry {
     }
 
     fn read_content(&mut self, id: FileId, path: &str, file: &File) -> Result<Content> {
-        let bytes = discovery::load(file)?;
-        if !bytes.starts_with(b"\x7fELF") {
-            return Ok(Content::Other);
-        }
-        let elf = Elf::parse(&bytes)?;
+        let file = SparseFile::new(file).context("look at the file")?;
+        let elf = Elf::open(&file)?;
         if let Some(bio) = plan::layout::bio_layout(&elf) {
             let version = plan::openssl::version(&elf, Flavor::OpenSsl);
             self.cryptos.insert(id, Crypto { bio, version });
@@ -315,22 +339,6 @@ impl Registry {
     }
 
     fn attach(
-        &mut self,
-        bpf: &mut Bpf,
-        pid: u32,
-        mapping: &Mapping,
-        found: &mut Found,
-    ) -> Result<()> {
-        match self.contents.get(&mapping.id) {
-            Some(Content::Tls { .. } | Content::Linker(_)) => {
-                let file = self.procfs.open_mapping(pid, mapping)?;
-                self.attach_file(bpf, pid, mapping, &file, found)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn attach_file(
         &mut self,
         bpf: &mut Bpf,
         pid: u32,

@@ -3,14 +3,18 @@
 //! Total over hostile files: every access is bounds-checked, each table is read at most once per
 //! question, and nothing is allocated in proportion to a number that the file merely claims.
 
+mod version;
+
+use crate::discovery::content::{Content, SparseFile};
 use anyhow::{Context, Result, bail};
 use goblin::container::Ctx;
 use goblin::elf::header::{EM_AARCH64, EM_X86_64, ET_DYN, ET_EXEC, Header};
-use goblin::elf::program_header::{
-    PF_W, PF_X, PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_NOTE, ProgramHeader,
-};
+use goblin::elf::program_header::{PF_X, PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_NOTE, ProgramHeader};
 use goblin::elf::section_header::{SHT_DYNSYM, SHT_GNU_VERSYM, SHT_SYMTAB, SectionHeader};
 use goblin::elf::sym::{STT_FUNC, Sym, Symtab};
+use goblin::elf64::header::SIZEOF_EHDR;
+use goblin::elf64::program_header::SIZEOF_PHDR;
+use goblin::elf64::section_header::{SIZEOF_SHDR, SectionHeader as SectionHeader64};
 use std::cell::OnceCell;
 use std::collections::HashMap;
 
@@ -25,8 +29,6 @@ const MAX_LOADS: usize = 64;
 const MAX_NEEDED: usize = 1024;
 /// Most relocations read when calls through the PLT are named; node has 40,000.
 const MAX_RELOCATIONS: usize = 1 << 20;
-/// Most bytes searched for a string: a browser's read-only data is 100 MB.
-const MAX_SEARCH: usize = 256 << 20;
 
 const R_X86_64_GLOB_DAT: u64 = 6;
 const R_X86_64_JUMP_SLOT: u64 = 7;
@@ -56,13 +58,14 @@ pub struct Symbol {
 
 /// An ELF file, 64-bit little endian, borrowed from its bytes.
 pub struct Elf<'a> {
-    data: &'a [u8],
+    content: Content<'a>,
     header: Header,
     segments: Vec<ProgramHeader>,
     dynsym: Option<SymbolTable<'a>>,
     symtab: Option<SymbolTable<'a>>,
     dynamic: Vec<(u64, u64)>,
     imports: OnceCell<HashMap<u64, String>>,
+    version: OnceCell<Option<String>>,
 }
 
 struct SymbolTable<'a> {
@@ -75,7 +78,7 @@ struct SymbolTable<'a> {
 impl std::fmt::Debug for Elf<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Elf")
-            .field("bytes", &self.data.len())
+            .field("bytes", &self.content.size())
             .field("machine", &self.machine())
             .field("segments", &self.segments.len())
             .finish_non_exhaustive()
@@ -87,40 +90,63 @@ impl<'a> Elf<'a> {
     ///
     /// # Errors
     /// Not an ELF file, truncated headers, or not 64-bit little endian.
-    pub fn parse(data: &'a [u8]) -> Result<Elf<'a>> {
-        match (data.get(..4), data.get(4), data.get(5)) {
+    pub fn parse(bytes: &'a [u8]) -> Result<Elf<'a>> {
+        Elf::read(Content::Memory(bytes))
+    }
+
+    /// As [`Elf::parse`], of a file that is read as far as is needed: some megabytes of a program
+    /// of a hundred.
+    ///
+    /// # Errors
+    /// As [`Elf::parse`].
+    pub fn open(file: &'a SparseFile<'a>) -> Result<Elf<'a>> {
+        Elf::read(Content::File(file))
+    }
+
+    fn read(content: Content<'a>) -> Result<Elf<'a>> {
+        let start = content
+            .get(0, content.size().min(SIZEOF_EHDR as u64))
+            .context("read the beginning of the file")?;
+        match (start.get(..4), start.get(4), start.get(5)) {
             (Some(b"\x7fELF"), Some(2), Some(1)) => {}
             (Some(b"\x7fELF"), Some(_), Some(_)) => {
                 bail!("only 64-bit little-endian ELF files are supported, not this one")
             }
             _ => bail!("not an ELF file"),
         }
-        let header = goblin::elf::Elf::parse_header(data).context("read ELF header")?;
+        let header = goblin::elf::Elf::parse_header(start).context("read ELF header")?;
         let ctx = Ctx::new(
             goblin::container::Container::Big,
             goblin::container::Endian::Little,
         );
-        let phoff = usize::try_from(header.e_phoff).context("program header offset")?;
-        let segments = ProgramHeader::parse(data, phoff, usize::from(header.e_phnum), ctx)
+        let count = usize::from(header.e_phnum);
+        let segments = content
+            .get(header.e_phoff, (count * SIZEOF_PHDR) as u64)
+            .and_then(|bytes| ProgramHeader::parse(bytes, 0, count, ctx).ok())
             .context("read program headers")?;
         // Section headers may be stripped or damaged; the dynamic segment then still has symbols.
-        let sections = usize::try_from(header.e_shoff)
-            .ok()
-            .and_then(|off| SectionHeader::parse(data, off, usize::from(header.e_shnum), ctx).ok())
-            .unwrap_or_default();
+        let count = usize::from(header.e_shnum);
+        let sections = content
+            .get(header.e_shoff, (count * SIZEOF_SHDR) as u64)
+            .map(|bytes| SectionHeader64::from_bytes(bytes, count))
+            .unwrap_or_default()
+            .into_iter()
+            .map(SectionHeader::from)
+            .collect::<Vec<_>>();
         let mut elf = Elf {
-            data,
+            content,
             header,
             segments,
             dynsym: None,
             symtab: None,
             dynamic: Vec::new(),
             imports: OnceCell::new(),
+            version: OnceCell::new(),
         };
         elf.dynamic = elf.read_dynamic();
-        elf.symtab = section_table(data, &sections, SHT_SYMTAB, ctx);
+        elf.symtab = section_table(content, &sections, SHT_SYMTAB, ctx);
         elf.dynsym =
-            section_table(data, &sections, SHT_DYNSYM, ctx).or_else(|| elf.dynamic_table(ctx));
+            section_table(content, &sections, SHT_DYNSYM, ctx).or_else(|| elf.dynamic_table(ctx));
         Ok(elf)
     }
 
@@ -146,7 +172,7 @@ impl<'a> Elf<'a> {
     pub fn interpreter(&self) -> Option<&'a str> {
         let segment = self.segments.iter().find(|s| s.p_type == PT_INTERP)?;
         c_string(
-            slice(self.data, segment.p_offset, segment.p_filesz)?,
+            self.content.get(segment.p_offset, segment.p_filesz)?,
             0,
             MAX_STRING,
         )
@@ -172,7 +198,7 @@ impl<'a> Elf<'a> {
             .iter()
             .filter(|s| s.p_type == PT_NOTE)
             .take(MAX_LOADS)
-            .find_map(|s| build_id_in(slice(self.data, s.p_offset, s.p_filesz)?))
+            .find_map(|s| build_id_in(self.content.get(s.p_offset, s.p_filesz)?))
     }
 
     /// Finds the named functions in one pass over each symbol table. The default version of a
@@ -273,7 +299,7 @@ impl<'a> Elf<'a> {
         let segment = self.executable_segment(vaddr)?;
         let into = vaddr - segment.p_vaddr;
         let len = len.min(segment.p_filesz - into);
-        slice(self.data, segment.p_offset.checked_add(into)?, len)
+        self.content.get(segment.p_offset.checked_add(into)?, len)
     }
 
     /// Where in the file the code at `vaddr` is: what a uprobe wants. Through the executable
@@ -352,54 +378,6 @@ impl<'a> Elf<'a> {
         imports
     }
 
-    /// Whether read-only data holds `wanted`.
-    pub fn has_string(&self, wanted: &[u8]) -> bool {
-        self.search(wanted, |_| Some(())).is_some()
-    }
-
-    /// The first text in read-only data that begins with `prefix` and a number of three parts, up
-    /// to its NUL: `OpenSSL 3.0.17 1 Jul 2025`, and not `OpenSSL 3.0 legacy provider`. At most 80
-    /// printable ASCII characters. Foreign.
-    pub fn version_string(&self, prefix: &str) -> Option<String> {
-        self.search(prefix.as_bytes(), |found| {
-            let text = found.get(..found.len().min(81))?;
-            let end = text.iter().position(|b| *b == 0)?;
-            let text = text.get(..end)?;
-            let mut parts = text.get(prefix.len()..)?.split(|b| *b == b'.');
-            let numbered = [parts.next()?, parts.next()?, parts.next()?]
-                .iter()
-                .all(|part| part.first().is_some_and(u8::is_ascii_digit));
-            let printable = text.iter().all(|b| matches!(b, b' '..=b'~'));
-            (numbered && printable).then(|| String::from_utf8_lossy(text).into_owned())
-        })
-    }
-
-    /// Calls `accept` with the bytes from each occurrence of `wanted` on, until it returns some.
-    fn search<T>(&self, wanted: &[u8], accept: impl Fn(&'a [u8]) -> Option<T>) -> Option<T> {
-        let mut budget = MAX_SEARCH;
-        // Data first: in files linked with separate code, strings are in a segment without code.
-        for with_code in [false, true] {
-            for segment in self.loads() {
-                if segment.p_flags & PF_W != 0 || (segment.p_flags & PF_X != 0) != with_code {
-                    continue;
-                }
-                let Some(data) = slice(self.data, segment.p_offset, segment.p_filesz) else {
-                    continue;
-                };
-                let mut rest = data.get(..data.len().min(budget)).unwrap_or_default();
-                budget -= rest.len();
-                while let Some(at) = find_bytes(rest, wanted) {
-                    let found = rest.get(at..)?;
-                    if let Some(accepted) = accept(found) {
-                        return Some(accepted);
-                    }
-                    rest = found.get(1..)?;
-                }
-            }
-        }
-        None
-    }
-
     fn tables(&self) -> impl Iterator<Item = (&SymbolTable<'a>, bool)> {
         let dynsym = self.dynsym.iter().map(|t| (t, true));
         dynsym.chain(self.symtab.iter().map(|t| (t, false)))
@@ -409,7 +387,7 @@ impl<'a> Elf<'a> {
         self.segments
             .iter()
             .find(|s| s.p_type == PT_DYNAMIC)
-            .and_then(|s| slice(self.data, s.p_offset, s.p_filesz))
+            .and_then(|s| self.content.get(s.p_offset, s.p_filesz))
             .unwrap_or_default()
             .chunks_exact(16)
             .filter_map(|entry| Some((u64_at(entry, 0)?, u64_at(entry, 8)?)))
@@ -430,7 +408,7 @@ impl<'a> Elf<'a> {
             .find(|s| vaddr >= s.p_vaddr && vaddr - s.p_vaddr < s.p_filesz)?;
         let into = vaddr - segment.p_vaddr;
         let offset = segment.p_offset.checked_add(into)?;
-        slice(self.data, offset, len.min(segment.p_filesz - into))
+        self.content.get(offset, len.min(segment.p_filesz - into))
     }
 
     fn dynamic_strings(&self) -> Option<&'a [u8]> {
@@ -513,7 +491,7 @@ fn is_function(symbol: &Sym) -> bool {
 
 /// The first symbol table of a kind. Only the first: a hostile file may claim thousands.
 fn section_table<'a>(
-    data: &'a [u8],
+    content: Content<'a>,
     sections: &[SectionHeader],
     kind: u32,
     ctx: Ctx,
@@ -522,24 +500,18 @@ fn section_table<'a>(
         .iter()
         .enumerate()
         .find(|(_, s)| s.sh_type == kind)?;
-    let bytes = slice(data, section.sh_offset, section.sh_size)?;
+    let bytes = content.get(section.sh_offset, section.sh_size)?;
     let names = sections.get(usize::try_from(section.sh_link).ok()?)?;
     let versions = sections
         .iter()
         .find(|s| s.sh_type == SHT_GNU_VERSYM && usize::try_from(s.sh_link) == Ok(index));
     Some(SymbolTable {
         symbols: Symtab::parse(bytes, 0, bytes.len() / 24, ctx).ok()?,
-        names: slice(data, names.sh_offset, names.sh_size)?,
+        names: content.get(names.sh_offset, names.sh_size)?,
         versions: versions
-            .and_then(|s| slice(data, s.sh_offset, s.sh_size))
+            .and_then(|s| content.get(s.sh_offset, s.sh_size))
             .unwrap_or_default(),
     })
-}
-
-fn slice(data: &[u8], offset: u64, len: u64) -> Option<&[u8]> {
-    let start = usize::try_from(offset).ok()?;
-    let end = start.checked_add(usize::try_from(len).ok()?)?;
-    data.get(start..end)
 }
 
 fn u64_at(data: &[u8], offset: usize) -> Option<u64> {
@@ -571,26 +543,6 @@ fn build_id_in(mut notes: &[u8]) -> Option<&[u8]> {
             return notes.get(desc..end);
         }
         notes = notes.get(end.checked_next_multiple_of(4)?..)?;
-    }
-}
-
-/// Horspool's search: reads one byte in `wanted.len()` of data that does not look like it, which
-/// matters for 50 MB of read-only data that come from the page cache.
-fn find_bytes(data: &[u8], wanted: &[u8]) -> Option<usize> {
-    let (last, head) = wanted.split_last()?;
-    let mut skip = [wanted.len(); 256];
-    for (index, byte) in head.iter().enumerate() {
-        if let Some(entry) = skip.get_mut(usize::from(*byte)) {
-            *entry = head.len() - index;
-        }
-    }
-    let mut end = head.len();
-    loop {
-        let byte = *data.get(end)?;
-        if byte == *last && data.get(end - head.len()..end) == Some(head) {
-            return Some(end - head.len());
-        }
-        end = end.checked_add(*skip.get(usize::from(byte))?)?;
     }
 }
 

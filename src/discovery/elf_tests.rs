@@ -1,6 +1,8 @@
 //! Over the system's libraries (Debian's libssl3) and small objects that the tests compile.
 
+use super::version::{MAX_FOUND, SEARCH_STEP};
 use super::*;
+use goblin::elf::program_header::PF_W;
 use std::path::Path;
 use std::process::Command;
 
@@ -60,7 +62,7 @@ fn exercise(data: &[u8]) {
         }
         let _ = elf.extent(symbol.vaddr);
     }
-    let _ = (elf.version_string("OpenSSL "), elf.has_string(b"LibreSSL"));
+    let _ = (elf.version_string(), elf.extent(0));
 }
 
 #[test]
@@ -100,10 +102,8 @@ fn libraries_say_what_they_need_and_which_version_they_are() {
     );
     assert_eq!(elf.build_id().map(<[u8]>::len), Some(20));
     let data = std::fs::read(LIBCRYPTO).unwrap();
-    let version = Elf::parse(&data)
-        .unwrap()
-        .version_string("OpenSSL ")
-        .unwrap();
+    let elf = Elf::parse(&data).unwrap();
+    let version = elf.version_string().unwrap();
     assert!(version.starts_with("OpenSSL 3."), "{version}");
     assert!(version.len() > "OpenSSL 3.0.1 1 Jan".len(), "{version}");
 }
@@ -181,10 +181,7 @@ fn file_truncated_at_any_length_is_read_or_refused() {
     };
     let elf = Elf::parse(&data).unwrap();
     assert_eq!(elf.find(&["inside", "outside"]).len(), 1);
-    assert_eq!(
-        elf.version_string("OpenSSL ").unwrap(),
-        "OpenSSL 9.8.7 1 Jan 2030"
-    );
+    assert_eq!(elf.version_string(), Some("OpenSSL 9.8.7 1 Jan 2030"));
     for len in 0..data.len() {
         exercise(&data[..len]);
     }
@@ -205,13 +202,56 @@ fn file_with_any_header_byte_damaged_is_read_or_refused() {
 }
 
 #[test]
-fn strings_are_found_at_any_place() {
-    for at in 0..20 {
-        let mut data = vec![b'S'; 40];
-        data[at..at + 9].copy_from_slice(b"LibreSSL ");
-        assert_eq!(find_bytes(&data, b"LibreSSL "), Some(at));
-        assert_eq!(find_bytes(&data[..at + 8], b"LibreSSL "), None);
+fn versions_are_found_at_any_place() {
+    let Some(data) = small_library() else {
+        return;
+    };
+    // In a segment of its own at the end, around the places where one step of the search ends.
+    let segment = Elf::parse(&data)
+        .unwrap()
+        .loads()
+        .find(|s| s.p_flags & (PF_W | PF_X) == 0)
+        .unwrap()
+        .clone();
+    let entry = data
+        .windows(8)
+        .skip(64)
+        .step_by(8)
+        .position(|w| w == segment.p_filesz.to_le_bytes())
+        .map(|index| 64 + index * 8)
+        .unwrap();
+    let mut large = data.clone();
+    large.resize(data.len() + 2 * SEARCH_STEP + 1000, b'O');
+    // p_offset is three words before p_filesz.
+    large[entry - 24..entry - 16].copy_from_slice(&(data.len() as u64).to_le_bytes());
+    large[entry..entry + 8].copy_from_slice(&(2 * SEARCH_STEP as u64 + 1000).to_le_bytes());
+    let text = b"LibreSSL 4.1.0\0";
+    // The one that it had.
+    let old = data.windows(8).position(|w| w == b"OpenSSL ").unwrap();
+    large[old] = b'o';
+    let around = |middle: usize| middle.saturating_sub(20)..middle + 20;
+    for at in [0, SEARCH_STEP, SEARCH_STEP + MAX_FOUND, 2 * SEARCH_STEP].map(around) {
+        for at in at.map(|at| data.len() + at) {
+            let mut with = large.clone();
+            with[at..at + text.len()].copy_from_slice(text);
+            let elf = Elf::parse(&with).unwrap();
+            assert_eq!(elf.version_string(), Some("LibreSSL 4.1.0"), "at {at}");
+        }
     }
-    assert_eq!(find_bytes(b"", b"x"), None);
-    assert_eq!(find_bytes(b"x", b""), None);
+}
+
+#[test]
+fn a_file_that_is_read_in_part_tells_the_same() {
+    let data = std::fs::read(LIBSSL).unwrap();
+    let file = std::fs::File::open(LIBSSL).unwrap();
+    let sparse = SparseFile::new(&file).unwrap();
+    let (part, whole) = (Elf::open(&sparse).unwrap(), Elf::parse(&data).unwrap());
+    let names = ["SSL_read", "SSL_write", "SSL_free"];
+    assert_eq!(part.find(&names), whole.find(&names));
+    for symbol in whole.find(&names).values() {
+        let code = |elf: &Elf<'_>| elf.code(symbol.vaddr, symbol.size).map(<[u8]>::to_vec);
+        assert_eq!(code(&part), code(&whole));
+    }
+    assert_eq!(part.needed(), whole.needed());
+    assert_eq!(part.build_id(), whole.build_id());
 }

@@ -144,11 +144,13 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
 /// The version as it stands in the file, for those libraries that state one; the libssl of
 /// OpenSSL does not, its libcrypto does. Foreign.
 pub fn version(elf: &Elf<'_>, flavor: Flavor) -> Option<String> {
-    match flavor {
-        Flavor::OpenSsl => elf.version_string("OpenSSL "),
-        Flavor::LibreSsl => elf.version_string("LibreSSL "),
-        Flavor::BoringSsl => None,
-    }
+    let prefix = match flavor {
+        Flavor::OpenSsl => "OpenSSL ",
+        Flavor::LibreSsl => "LibreSSL ",
+        Flavor::BoringSsl => return None,
+    };
+    let version = elf.version_string()?;
+    version.starts_with(prefix).then(|| version.to_owned())
 }
 
 /// Told apart by functions that only one of them has.
@@ -159,7 +161,7 @@ fn flavor(elf: &Elf<'_>, found: &HashMap<&str, Symbol>) -> Flavor {
         || has("SSL_get_peer_full_cert_chain")
     {
         Flavor::BoringSsl
-    } else if has("SSL_CTX_load_verify_mem") || elf.version_string("LibreSSL ").is_some() {
+    } else if has("SSL_CTX_load_verify_mem") || version(elf, Flavor::LibreSsl).is_some() {
         Flavor::LibreSsl
     } else {
         Flavor::OpenSsl

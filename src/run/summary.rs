@@ -11,8 +11,7 @@ use std::path::Path;
 pub fn listening(people: &People, command: Option<&Command>) -> String {
     let mut libs: Vec<String> = people
         .registry
-        .targets()
-        .iter()
+        .attached()
         .map(|target| match &target.lib.version {
             Some(version) => format!("{} ({version})", shown(&target.lib.path)),
             None => shown(&target.lib.path),

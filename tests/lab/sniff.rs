@@ -39,6 +39,9 @@ impl Sniff {
         let json = new_json(dir);
         let mut command = command(&["--json", "-o"]);
         command.arg(&json).args(args);
+        if std::env::var_os("LAB_DEBUG").is_some() {
+            command.arg("--debug");
+        }
         let mut running = Running::start(&mut command, dir);
         running.wait_line(LIMIT, |line| line.starts_with("tlssniff: listening"));
         Sniff { running, json }
@@ -77,11 +80,9 @@ impl Sniff {
     pub fn stop(mut self) -> Capture {
         self.running.signal(Signal::SIGINT);
         let status = self.running.wait(LIMIT);
-        assert!(
-            status.success(),
-            "{status}; stderr:\n{}",
-            self.running.stderr_text()
-        );
+        // Shown when the test fails; LAB_DEBUG=1 makes it say more.
+        eprintln!("{}", self.running.stderr_text());
+        assert!(status.success(), "{status}");
         Capture::read(&self.json)
     }
 
