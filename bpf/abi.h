@@ -18,6 +18,7 @@ enum ts_record {
 	TS_REC_SHUTDOWN = 3,
 	TS_REC_CLOSE = 4,
 	TS_REC_HOLD = 5,
+	TS_REC_EXEC = 6,
 };
 
 enum ts_dir {
@@ -192,7 +193,8 @@ struct ts_rec_end {
 	__u64 off[2];
 };
 
-/* TS_REC_HOLD: the thread waits until user space has put this number into `released`. */
+/* TS_REC_HOLD: the thread waits until user space has put the ticket into `released`.
+ * TS_REC_EXEC: the process runs a file that is new; no ticket. */
 struct ts_rec_hold {
 	__u32 type;
 	__u32 tgid;

@@ -24,6 +24,8 @@ const volatile struct {
 	char comm[TS_COMM_LEN];
 	__u64 wakeup_at;  /* unread bytes in the ring at which the reader is woken */
 	__u64 large_call; /* from here on a call waits for room in the ring */
+	__u64 hold_ns;    /* how long a thread waits at most for the probes of its libraries */
+	__u32 hold_all;   /* it waits also for files that user space has noticed */
 	__u32 never;      /* always 0, which the verifier knows and the compiler does not */
 } config = {};
 
@@ -72,12 +74,33 @@ struct {
 
 /* The last ticket that user space has let go, by tgid. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 4096);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32);
 	__type(value, __u64);
 } released SEC(".maps");
+
+struct file_key {
+	__u64 ino;
+	__u32 dev;
+	__u32 generation; /* a file may get the inode number of one that was deleted */
+};
+
+/* Files mapped as code of which user space has had time to take notice. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct file_key);
+	__type(value, __u8);
+} noticed SEC(".maps");
+
+/* Programs of which user space has been told. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct file_key);
+	__type(value, __u8);
+} announced SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

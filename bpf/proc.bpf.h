@@ -6,13 +6,16 @@
 #include "emit.bpf.h"
 #include "maps.bpf.h"
 
-/* A thread that has just mapped a library waits this long at most for its probes; on an idle
- * machine they take some milliseconds. */
-#define HOLD_NS (1000 * 1000 * 1000)
+#define VM_EXEC 4
 #define HOLD_LOOPS (1 << 23)
-/* Of these some 20 ns each a loop is made, so that HOLD_LOOPS outlast HOLD_NS. */
+/* Of these some 20 ns each a loop is made, so that HOLD_LOOPS outlast any hold. */
 #define PAUSE_LOOPS 16
 #define YIELD_EVERY 64
+
+extern int bpf_iter_task_vma_new(struct bpf_iter_task_vma *it, struct task_struct *task,
+				 __u64 addr) __ksym;
+extern struct vm_area_struct *bpf_iter_task_vma_next(struct bpf_iter_task_vma *it) __ksym;
+extern void bpf_iter_task_vma_destroy(struct bpf_iter_task_vma *it) __ksym;
 
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(process_forked, struct task_struct *parent, struct task_struct *child)
@@ -24,6 +27,79 @@ int BPF_PROG(process_forked, struct task_struct *parent, struct task_struct *chi
 		return 0;
 	bpf_map_update_elem(&traced, &to, &one, BPF_ANY);
 	return 0;
+}
+
+static __always_inline struct file_key file_key(struct inode *inode)
+{
+	struct file_key key = {
+		.ino = BPF_CORE_READ(inode, i_ino),
+		.dev = BPF_CORE_READ(inode, i_sb, s_dev),
+		.generation = BPF_CORE_READ(inode, i_generation),
+	};
+
+	return key;
+}
+
+static __always_inline bool tell_process(__u32 type, __u64 ticket)
+{
+	struct ts_rec_hold *rec = bpf_ringbuf_reserve(&ring, sizeof(*rec), 0);
+
+	if (!rec) {
+		count(TS_CTR_DROPPED_NOTES, 1);
+		return false;
+	}
+	rec->type = type;
+	rec->tgid = current_tgid();
+	rec->ticket = ticket;
+	bpf_ringbuf_submit(rec, BPF_RB_FORCE_WAKEUP);
+	return true;
+}
+
+/* A static program has no dynamic linker in which it could be held: it is told of at once. */
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(process_executes, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
+{
+	struct file_key key;
+	__u8 one = 1;
+
+	if (!is_traced())
+		return 0;
+	key = file_key(BPF_CORE_READ(bprm, file, f_inode));
+	if (!config.hold_all && bpf_map_lookup_elem(&announced, &key))
+		return 0;
+	bpf_map_update_elem(&announced, &key, &one, BPF_ANY);
+	tell_process(TS_REC_EXEC, 0);
+	return 0;
+}
+
+/* Whether the process has mapped code of a file that user space may not have noticed yet; with
+ * `notice`, all of them count as noticed from now on. True when nothing can be said. */
+static __always_inline bool has_new_code(bool notice)
+{
+	struct bpf_iter_task_vma it;
+	struct vm_area_struct *vma;
+	bool new_code = false;
+	__u8 one = 1;
+
+	if (bpf_iter_task_vma_new(&it, bpf_get_current_task_btf(), 0))
+		new_code = true;
+	while ((vma = bpf_iter_task_vma_next(&it))) {
+		struct file_key key;
+		struct inode *inode;
+
+		if (!(BPF_CORE_READ(vma, vm_flags) & VM_EXEC))
+			continue;
+		inode = BPF_CORE_READ(vma, vm_file, f_inode);
+		if (!inode)
+			continue;
+		key = file_key(inode);
+		if (notice)
+			bpf_map_update_elem(&noticed, &key, &one, BPF_ANY);
+		else if (!bpf_map_lookup_elem(&noticed, &key))
+			new_code = true;
+	}
+	bpf_iter_task_vma_destroy(&it);
+	return new_code;
 }
 
 struct hold_ctx {
@@ -64,27 +140,22 @@ int libraries_mapped(struct pt_regs *regs)
 		.tgid = current_tgid(),
 		.stack = PT_REGS_SP(regs),
 	};
-	struct ts_rec_hold *rec;
 	__u64 *ticket;
 
 	stay_on_kernel_stack(regs);
-	if (!is_traced())
+	if (!is_traced() || (!config.hold_all && !has_new_code(false)))
 		return 0;
-	rec = bpf_ringbuf_reserve(&ring, sizeof(*rec), 0);
-	if (!rec) {
-		count(TS_CTR_DROPPED_NOTES, 1);
-		return 0;
-	}
 	ctx.ticket = __sync_fetch_and_add(&last_ticket, 1) + 1;
-	ctx.deadline = bpf_ktime_get_boot_ns() + HOLD_NS;
-	rec->type = TS_REC_HOLD;
-	rec->tgid = ctx.tgid;
-	rec->ticket = ctx.ticket;
-	bpf_ringbuf_submit(rec, BPF_RB_FORCE_WAKEUP);
+	ctx.deadline = bpf_ktime_get_boot_ns() + config.hold_ns;
+	if (!tell_process(TS_REC_HOLD, ctx.ticket))
+		return 0;
 	bpf_loop(HOLD_LOOPS, is_released, &ctx, 0);
 	ticket = bpf_map_lookup_elem(&released, &ctx.tgid);
 	if (!ticket || *ticket < ctx.ticket)
 		count(TS_CTR_EXPIRED_HOLDS, 1);
+	/* Also when it took too long: a reader that is stopped must not stop others for ever. */
+	if (!config.hold_all)
+		has_new_code(true);
 	return 0;
 }
 

@@ -80,8 +80,6 @@ impl Found {
 #[derive(Debug)]
 pub struct Registry {
     scope: Scope,
-    /// Hold threads that have just mapped libraries until those are attached.
-    hold: bool,
     procfs: ProcFs,
     contents: HashMap<FileId, Content>,
     /// By the file that holds libcrypto's functions: the layout of a `BIO`, and the version.
@@ -115,10 +113,9 @@ fn open_unmapped(path: &Path) -> Result<(Mapping, File)> {
 }
 
 impl Registry {
-    pub fn new(scope: Scope, hold: bool, procfs: ProcFs) -> Registry {
+    pub fn new(scope: Scope, procfs: ProcFs) -> Registry {
         Registry {
             scope,
-            hold,
             procfs,
             contents: HashMap::new(),
             cryptos: HashMap::new(),
@@ -326,16 +323,11 @@ impl Registry {
                 plan: Rc::new(plan),
             });
         }
-        if self.hold {
-            let found = elf.find(&[LIBRARIES_MAPPED]);
-            let site = found
-                .get(LIBRARIES_MAPPED)
-                .and_then(|symbol| elf.file_offset(symbol.vaddr));
-            if let Some(offset) = site {
-                return Ok(Content::Linker(offset));
-            }
-        }
-        Ok(Content::Other)
+        let found = elf.find(&[LIBRARIES_MAPPED]);
+        let site = found
+            .get(LIBRARIES_MAPPED)
+            .and_then(|symbol| elf.file_offset(symbol.vaddr));
+        Ok(site.map_or(Content::Other, Content::Linker))
     }
 
     fn attach(

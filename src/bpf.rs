@@ -7,6 +7,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, ProgramMut};
 use std::mem::{MaybeUninit, offset_of};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 #[allow(
     clippy::all,
@@ -38,6 +39,27 @@ const _: () = {
 
 const TRACE_SOCKETS: [&str; 2] = ["sock_send_length", "sock_recv_length"];
 
+/// Which threads that have just mapped libraries wait until those are attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hold {
+    /// Those of each process looked at, for a second at most; on an idle machine it takes some
+    /// milliseconds.
+    #[default]
+    Always,
+    /// Those with a file among their code that has not been noticed before: a pause per file for
+    /// the whole machine, and a short one.
+    NewFiles,
+}
+
+impl Hold {
+    fn most(self) -> Duration {
+        match self {
+            Hold::Always => Duration::from_secs(1),
+            Hold::NewFiles => Duration::from_millis(200),
+        }
+    }
+}
+
 /// What BPF is told before it is loaded.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -52,6 +74,9 @@ pub struct Options {
     pub comm: Option<Vec<u8>>,
     /// A power of two, at least a page.
     pub ring_bytes: u32,
+    /// Which threads wait for the probes of libraries that they have just mapped, and how long at
+    /// most.
+    pub hold: Hold,
 }
 
 /// Losses that BPF has counted, over all processors.
@@ -111,6 +136,8 @@ impl Bpf {
             *to = from.cast_signed();
         }
         config.comm_len = u32::try_from(comm.len()).context("length of the command's name")?;
+        config.hold_all = (options.hold == Hold::Always).into();
+        config.hold_ns = u64::try_from(options.hold.most().as_nanos()).unwrap_or(u64::MAX);
         config.wakeup_at = ring / 16;
         config.large_call = ring / 2;
         let skel = open.load().context(
@@ -137,6 +164,12 @@ impl Bpf {
                  tracepoints {TRACE_SOCKETS:?}"
             );
         }
+        links.process_executes = Some(
+            progs
+                .process_executes
+                .attach_trace()
+                .context("attach to sched_process_exec")?,
+        );
         if options.follow {
             links.process_forked = Some(
                 progs

@@ -71,6 +71,10 @@ pub enum Raw<'a> {
         tgid: u32,
         ticket: u64,
     },
+    /// The process runs a file that is new.
+    Exec {
+        tgid: u32,
+    },
 }
 
 /// What carries the connection, as BPF saw it.
@@ -151,6 +155,10 @@ pub fn decode(record: &[u8]) -> Option<Raw<'_>> {
                 tgid: hold.tgid,
                 ticket: hold.ticket,
             })
+        }
+        types::ts_record::TS_REC_EXEC => {
+            let exec: types::ts_rec_hold = from_bytes(record)?;
+            Some(Raw::Exec { tgid: exec.tgid })
         }
         _ => None,
     }

@@ -384,7 +384,7 @@ fn odd_with_copy(dir: &Path, strip: bool) -> (PathBuf, Running) {
     let copies = dir.join("libraries");
     std::fs::create_dir(&copies).unwrap();
     let copy = copies.join("libssl.so.3");
-    std::fs::copy(system_libssl(), &copy).unwrap();
+    std::fs::copy(lab::system_libssl(), &copy).unwrap();
     if strip {
         let stripped = Command::new("strip")
             .arg("--strip-all")
@@ -402,13 +402,6 @@ fn odd_with_copy(dir: &Path, strip: bool) -> (PathBuf, Running) {
     let maps = std::fs::read_to_string(format!("/proc/{}/maps", running.pid())).unwrap();
     assert!(maps.contains(&*copy.to_string_lossy()), "{maps}");
     (copy, running)
-}
-
-fn system_libssl() -> PathBuf {
-    let output = Command::new("ldd").arg(lab::odd()).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let line = text.lines().find(|line| line.contains("libssl")).unwrap();
-    line.split_whitespace().nth(2).unwrap().into()
 }
 
 #[tag(root)]
@@ -432,7 +425,7 @@ fn a_library_replaced_under_a_running_process_is_captured() {
     let dir = lab::new_dir();
     let (copy, odd) = odd_with_copy(dir.path(), false);
     let newer = copy.with_extension("new");
-    std::fs::copy(system_libssl(), &newer).unwrap();
+    std::fs::copy(lab::system_libssl(), &newer).unwrap();
     std::fs::rename(&newer, &copy).unwrap();
     let sniff = Sniff::pid(dir.path(), odd.pid());
     assert_captured(odd, sniff);
@@ -461,7 +454,7 @@ fn a_library_replaced_during_the_capture_is_captured_in_old_and_new_processes() 
     let dir = lab::new_dir();
     let (copy, mut old) = odd_with_copy(dir.path(), false);
     let newer = copy.with_extension("new");
-    std::fs::copy(system_libssl(), &newer).unwrap();
+    std::fs::copy(lab::system_libssl(), &newer).unwrap();
     let mut odd = Command::new(lab::odd());
     odd.arg("plain")
         .env("LD_LIBRARY_PATH", copy.parent().unwrap());
@@ -494,7 +487,7 @@ fn a_library_in_another_mount_namespace_is_captured() {
         "mount -t tmpfs tmpfs {hidden} && cp {lib} {hidden}/libssl.so.3 && \
          LD_LIBRARY_PATH={hidden} exec {odd} plain",
         hidden = hidden.display(),
-        lib = system_libssl().display(),
+        lib = lab::system_libssl().display(),
         odd = lab::odd().display(),
     );
     let mut command = Command::new("unshare");
@@ -611,4 +604,42 @@ fn the_target_lives_on_unharmed_when_the_capture_is_killed() {
     odd.wait_success(LIMIT);
     let truths = Truth::parse_all(&odd.stdout_text());
     assert_eq!(truths.len(), 2, "it got to its end");
+}
+
+#[tag(root)]
+#[test]
+fn a_capture_that_is_stopped_delays_new_programs_only_once() {
+    if !lab::can_capture("a_capture_that_is_stopped_delays_new_programs_only_once") {
+        return;
+    }
+    let dir = lab::new_dir();
+    let comm = lab::unique_comm("stp");
+    // files that nobody has noticed yet
+    let library = lab::fresh_libssl(dir.path());
+    let program = lab::renamed(lab::late(), dir.path(), &comm);
+    let sniff = Sniff::comm(dir.path(), &comm);
+    sniff.running.signal(Signal::SIGSTOP);
+    let times: Vec<Duration> = (0..2)
+        .map(|_| {
+            let start = Instant::now();
+            let mut late = Running::start(Command::new(&program).arg(&library), dir.path());
+            late.wait_success(LIMIT);
+            start.elapsed()
+        })
+        .collect();
+    sniff.running.signal(Signal::SIGCONT);
+    let (first, second) = (times[0], times[1]);
+    assert!(
+        first > Duration::from_millis(200),
+        "nobody was held: {first:?}"
+    );
+    assert!(first < Duration::from_secs(3), "{first:?}");
+    assert!(second < first / 2, "held again: {first:?}, {second:?}");
+    sniff.running.signal(Signal::SIGINT);
+    let (status, stderr, _) = sniff.ends(LIMIT);
+    assert!(status.success(), "{status}");
+    assert!(
+        stderr.contains("went on before its new libraries"),
+        "{stderr}"
+    );
 }

@@ -73,7 +73,7 @@ impl ConnTable {
             Raw::Data(data) => self.data(&data, facts, emit),
             Raw::Shutdown(end) => self.shutdown(&end, emit),
             Raw::Close(end) => self.closed(&end, emit),
-            Raw::Hold { .. } => Ok(()),
+            Raw::Hold { .. } | Raw::Exec { .. } => Ok(()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The live capture: one loop over the ring, the watcher, signals and the command.
 
-use crate::bpf::{Bpf, Options};
+use crate::bpf::{Bpf, Hold, Options};
 use crate::child::{Child, Status};
 use crate::config::{Command, Config};
 use crate::discovery::watch::{Watch, Watcher};
@@ -34,7 +34,12 @@ const BATCH: usize = 8192;
 const BUSY_POLL: Duration = Duration::from_millis(2);
 /// After this long without a record we block until one wakes us.
 const BUSY_FOR: Duration = Duration::from_millis(30);
-const IDLE_POLL: Duration = Duration::from_secs(1);
+/// The watcher is looked at this often: what is in a hurry, a program that starts or a library that
+/// the dynamic linker loads, comes through the ring. Each wakeup by the watcher itself would slow
+/// whoever starts programs by some 10 µs, and there are eight to a program.
+const IDLE_POLL: Duration = Duration::from_millis(100);
+/// Bytes of the watcher's records on one CPU that are worth a wakeup: a quarter of what it holds.
+const WATCH_WAKEUP: u32 = 16 << 10;
 
 /// What the ring's callback works on.
 struct Pipeline {
@@ -57,6 +62,10 @@ impl Pipeline {
             Some(Raw::Hold { tgid, ticket }) => {
                 people.look_at(tgid);
                 people.bpf.release(tgid, ticket)
+            }
+            Some(Raw::Exec { tgid }) => {
+                people.look_at(tgid);
+                Ok(())
             }
             Some(raw) => table.record(raw, people, &mut |event| outputs.event(event)),
             None => {
@@ -103,13 +112,19 @@ pub fn capture(config: Config) -> Result<Outcome> {
     let mut signals = Signals::new()?;
     // Before the capture begins, so that a name that cannot be written costs nothing.
     let outputs = Outputs::new(&config)?;
+    let is_named = config.command.is_some() || !config.who.pids.is_empty();
     let bpf = Bpf::load(&Options {
         snaplen: config.snaplen,
-        by_tgid: config.who.follow,
+        by_tgid: is_named,
         follow: config.who.follow,
         uid: config.who.uid,
         comm: config.who.comm.as_deref().and_then(plain_beginning),
         ring_bytes: config.ring_kib.saturating_mul(1024),
+        hold: if is_named {
+            Hold::Always
+        } else {
+            Hold::NewFiles
+        },
     })?;
     let mut watcher = watch();
     let mut child = config.command.as_ref().map(spawn).transpose()?;
@@ -164,7 +179,7 @@ pub fn capture(config: Config) -> Result<Outcome> {
 
 /// New files are noticed by perf events; without them the capture is still worth having.
 fn watch() -> Option<Watcher> {
-    Watcher::new(1)
+    Watcher::new(WATCH_WAKEUP)
         .inspect_err(|error| {
             log::warn!("libraries that are loaded from now on are not noticed: {error:#}");
         })
@@ -438,6 +453,10 @@ impl Capture<'_> {
     /// Takes the probes out, tells what is left in the ring, and ends the outputs.
     fn finish(&mut self, result: Result<()>) -> Result<Option<Status>> {
         let full = self.shared.borrow().outputs.is_full();
+        let result = match result {
+            Ok(()) if !full => self.see_news(),
+            other => other,
+        };
         self.shared.borrow_mut().people.registry.detach();
         let drained = if result.is_ok() && !full {
             self.drain()

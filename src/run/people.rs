@@ -56,7 +56,7 @@ impl People {
         let procfs = ProcFs::default();
         let is_named = named.is_some();
         Ok(People {
-            registry: Registry::new(scope, is_named, procfs.clone()),
+            registry: Registry::new(scope, procfs.clone()),
             bpf,
             procfs,
             exe: exe.transpose()?,
@@ -82,9 +82,7 @@ impl People {
             self.add_descendants();
         }
         for pid in self.named.clone() {
-            if self.who.follow {
-                self.bpf.trace(pid)?;
-            }
+            self.bpf.trace(pid)?;
             self.look_at(pid);
         }
         Ok(())

@@ -139,6 +139,22 @@ pub fn late() -> &'static Path {
     BUILT.get_or_init(|| build("late", &["late.c"], &["-ldl"]))
 }
 
+/// The libssl that test programs are linked with.
+pub fn system_libssl() -> PathBuf {
+    let output = Command::new("ldd").arg(odd()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let line = text.lines().find(|line| line.contains("libssl"));
+    let path = line.and_then(|line| line.split_whitespace().nth(2));
+    path.expect("odd is linked with libssl").into()
+}
+
+/// A libssl that no process has mapped yet.
+pub fn fresh_libssl(dir: &Path) -> PathBuf {
+    let copy = dir.join("libssl.so.3");
+    fs::copy(system_libssl(), &copy).unwrap();
+    copy
+}
+
 fn build(name: &str, sources: &[&str], libraries: &[&str]) -> PathBuf {
     let directory = programs();
     let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
