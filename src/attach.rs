@@ -3,7 +3,7 @@
 use crate::bpf::{Bpf, types};
 use crate::discovery::content::SparseFile;
 use crate::discovery::elf::Elf;
-use crate::discovery::{FileId, Mapping, ProcFs};
+use crate::discovery::{FileId, Mapping, ProcFs, Stamp};
 use crate::event::{Dir, Flavor, Lib, Role};
 use crate::plan::{self, Action, BioLayout, Count, Plan, Probe, Site, SiteCost};
 use anyhow::{Context, Result, bail};
@@ -44,8 +44,8 @@ pub struct Target {
 /// What a file is to us.
 #[derive(Clone, Debug)]
 enum Content {
-    /// Nothing to probe here.
-    Other,
+    /// Nothing to probe here. Nothing of ours keeps the file, so another one may get its inode.
+    Other(Option<Stamp>),
     Tls {
         target: u32,
         plan: Rc<Plan>,
@@ -149,7 +149,7 @@ impl Registry {
                         .get(&key)
                         .is_none_or(|times| *times < MAX_TRIES)
             }
-            Some(Content::Other) => false,
+            Some(Content::Other(_)) => false,
         }
     }
 
@@ -170,6 +170,7 @@ impl Registry {
         let mut found = Found::default();
         let mut opened = Vec::new();
         for mapping in &mappings {
+            self.forget_replaced(pid, mapping);
             if !self.is_news(mapping.id, pid) {
                 continue;
             }
@@ -226,13 +227,24 @@ impl Registry {
         found
     }
 
+    /// Forgets what was in a file that has gone, and whose inode another one has now.
+    fn forget_replaced(&mut self, pid: u32, mapping: &Mapping) {
+        if let Some(Content::Other(Some(then))) = self.contents.get(&mapping.id)
+            && let Some(now) = self.procfs.stamp(pid, mapping)
+            && *then != now
+        {
+            self.contents.remove(&mapping.id);
+            self.cryptos.remove(&mapping.id);
+        }
+    }
+
     /// The file again, if there is something in it to attach to.
     fn worth_attaching(&mut self, mapping: &Mapping, file: File) -> Option<(Mapping, File)> {
         if !self.contents.contains_key(&mapping.id) {
             self.classify(mapping, &file);
         }
         match self.contents.get(&mapping.id) {
-            None | Some(Content::Other) => None,
+            None | Some(Content::Other(_)) => None,
             Some(Content::Tls { .. } | Content::Linker(_)) => Some((mapping.clone(), file)),
         }
     }
@@ -287,17 +299,19 @@ impl Registry {
 
     fn classify(&mut self, mapping: &Mapping, file: &File) {
         let path = mapping.path.to_string_lossy();
+        let stamp = file.metadata().ok().map(|meta| Stamp::of(&meta));
         let content = match self.read_content(mapping.id, &path, file) {
-            Ok(content) => content,
+            Ok(content) => content.unwrap_or(Content::Other(stamp)),
             Err(error) => {
                 log::debug!("{path}: {error:#}");
-                Content::Other
+                Content::Other(stamp)
             }
         };
         self.contents.insert(mapping.id, content);
     }
 
-    fn read_content(&mut self, id: FileId, path: &str, file: &File) -> Result<Content> {
+    /// `None`: nothing to probe.
+    fn read_content(&mut self, id: FileId, path: &str, file: &File) -> Result<Option<Content>> {
         let file = SparseFile::new(file).context("look at the file")?;
         let elf = Elf::open(&file)?;
         if let Some(bio) = plan::layout::bio_layout(&elf) {
@@ -318,16 +332,16 @@ impl Registry {
                 has_crypto: false,
                 notes: plan.notes.clone(),
             });
-            return Ok(Content::Tls {
+            return Ok(Some(Content::Tls {
                 target,
                 plan: Rc::new(plan),
-            });
+            }));
         }
         let found = elf.find(&[LIBRARIES_MAPPED]);
         let site = found
             .get(LIBRARIES_MAPPED)
             .and_then(|symbol| elf.file_offset(symbol.vaddr));
-        Ok(site.map_or(Content::Other, Content::Linker))
+        Ok(site.map(Content::Linker))
     }
 
     fn attach(

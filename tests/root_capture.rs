@@ -4,6 +4,7 @@ mod lab;
 
 use lab::{Capture, Checks, LIMIT, Running, Sniff, Truth, oracle};
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::time::SystemTime;
 use test_tag::tag;
@@ -379,6 +380,47 @@ fn a_library_nobody_had_mapped_is_captured_machine_wide_from_its_first_byte() {
         truths.extend(Truth::parse_all(&late.stdout_text()));
     }
     let capture = sniff.stop();
+    assert_eq!(truths.len(), 4, "two ends of two connections");
+    oracle::assert_equal(&capture, &truths, Checks::default());
+}
+
+#[tag(root)]
+#[test]
+fn a_library_with_the_inode_of_a_deleted_file_is_captured() {
+    let test = "a_library_with_the_inode_of_a_deleted_file_is_captured";
+    if !lab::can_capture(test) {
+        return;
+    }
+    let dir = lab::new_dir();
+    let comm = lab::unique_comm("ino");
+    let program = lab::renamed(lab::late(), dir.path(), &comm);
+    // Code without TLS, of which the capture has taken notice when it goes.
+    let other = dir.path().join("other.so");
+    let status = Command::new("cc")
+        .args(["-shared", "-o"])
+        .arg(&other)
+        .args(["-x", "c", "/dev/null"])
+        .status();
+    assert!(status.unwrap().success());
+    let sniff = Sniff::comm(dir.path(), &comm);
+    let system = lab::system_libssl();
+    let mut first = Command::new(&program);
+    first.arg(&system).env("LD_PRELOAD", &other);
+    let mut first = Running::start(&mut first, dir.path());
+    first.wait_success(LIMIT);
+    let inode = |path: &std::path::Path| std::fs::metadata(path).unwrap().ino();
+    let before = inode(&other);
+    std::fs::remove_file(&other).unwrap();
+    let library = lab::fresh_libssl(dir.path());
+    if inode(&library) != before {
+        eprintln!("NOT RUN: {test} (the file system gave another inode)");
+        return;
+    }
+    let mut second = Running::start(Command::new(&program).arg(&library), dir.path());
+    second.wait_success(LIMIT);
+    let capture = sniff.stop();
+    let mut truths = Truth::parse_all(&first.stdout_text());
+    truths.extend(Truth::parse_all(&second.stdout_text()));
     assert_eq!(truths.len(), 4, "two ends of two connections");
     oracle::assert_equal(&capture, &truths, Checks::default());
 }

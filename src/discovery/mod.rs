@@ -14,7 +14,7 @@ pub mod procfs;
 pub mod system;
 pub mod watch;
 
-pub use procfs::{Mapping, ProcFs, Process};
+pub use procfs::{Mapping, ProcFs, Process, Stamp};
 
 use anyhow::{Context, Result, bail};
 use std::fs::File;

@@ -3,7 +3,7 @@
 use crate::discovery::FileId;
 use anyhow::{Context, Result, bail};
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -202,6 +202,30 @@ impl ProcFs {
                     mapping.path.display()
                 )
             })
+    }
+
+    /// Size and time of change of the mapped file, without opening it.
+    pub fn stamp(&self, pid: u32, mapping: &Mapping) -> Option<Stamp> {
+        let link = self
+            .path(pid, "map_files")
+            .join(format!("{:x}-{:x}", mapping.start, mapping.end));
+        Some(Stamp::of(&link.metadata().ok()?))
+    }
+}
+
+/// Tells the contents of a file apart from those that had its inode number before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    pub fn of(meta: &Metadata) -> Stamp {
+        Stamp {
+            size: meta.size(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+        }
     }
 }
 
