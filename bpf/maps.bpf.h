@@ -94,6 +94,18 @@ struct {
 	__type(value, __u8);
 } noticed SEC(".maps");
 
+struct exec_hold {
+	struct bpf_task_work work;
+};
+
+/* Processes that execute a program and are held before its first instruction, by tgid. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct exec_hold);
+} exec_holds SEC(".maps");
+
 /* Programs of which user space has been told. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

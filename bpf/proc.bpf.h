@@ -55,23 +55,6 @@ static __always_inline bool tell_process(__u32 type, __u64 ticket)
 	return true;
 }
 
-/* A static program has no dynamic linker in which it could be held: it is told of at once. */
-SEC("tp_btf/sched_process_exec")
-int BPF_PROG(process_executes, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
-{
-	struct file_key key;
-	__u8 one = 1;
-
-	if (!is_traced())
-		return 0;
-	key = file_key(BPF_CORE_READ(bprm, file, f_inode));
-	if (!config.hold_all && bpf_map_lookup_elem(&announced, &key))
-		return 0;
-	bpf_map_update_elem(&announced, &key, &one, BPF_ANY);
-	tell_process(TS_REC_EXEC, 0);
-	return 0;
-}
-
 /* Whether the process has mapped code of a file that user space may not have noticed yet; with
  * `notice`, all of them count as noticed from now on. True when nothing can be said. */
 static __always_inline bool has_new_code(bool notice)
@@ -130,32 +113,79 @@ static long is_released(__u32 i, void *data)
 	return now > ctx->deadline;
 }
 
-/* On the function that the dynamic linker calls for debuggers when libraries have been mapped, and
- * before any of their code has run. A bounded wait needs no signal and no tracer, and ends by
- * itself if user space has died. */
-SEC("uprobe.multi.s")
-int libraries_mapped(struct pt_regs *regs)
+/* Tells user space of the process and waits until that has attached what it maps. A bounded wait
+ * needs no signal and no tracer, and ends by itself if user space has died. */
+static __always_inline void hold(void)
 {
+	struct task_struct *task = bpf_get_current_task_btf();
 	struct hold_ctx ctx = {
 		.tgid = current_tgid(),
-		.stack = PT_REGS_SP(regs),
+		.stack = BPF_CORE_READ(task, mm, start_stack),
 	};
 	__u64 *ticket;
 
-	stay_on_kernel_stack(regs);
-	if (!is_traced() || (!config.hold_all && !has_new_code(false)))
-		return 0;
 	ctx.ticket = __sync_fetch_and_add(&last_ticket, 1) + 1;
 	ctx.deadline = bpf_ktime_get_boot_ns() + config.hold_ns;
 	if (!tell_process(TS_REC_HOLD, ctx.ticket))
-		return 0;
+		return;
 	bpf_loop(HOLD_LOOPS, is_released, &ctx, 0);
 	ticket = bpf_map_lookup_elem(&released, &ctx.tgid);
 	if (!ticket || *ticket < ctx.ticket)
 		count(TS_CTR_EXPIRED_HOLDS, 1);
+}
+
+/* On the function that the dynamic linker calls for debuggers when libraries have been mapped, and
+ * before any of their code has run. */
+SEC("uprobe.multi.s")
+int libraries_mapped(struct pt_regs *regs)
+{
+	stay_on_kernel_stack(regs);
+	if (!is_traced() || (!config.hold_all && !has_new_code(false)))
+		return 0;
+	hold();
 	/* Also when it took too long: a reader that is stopped must not stop others for ever. */
 	if (!config.hold_all)
 		has_new_code(true);
+	return 0;
+}
+
+/* Since Linux 6.18. */
+extern int bpf_task_work_schedule_resume_impl(struct task_struct *task, struct bpf_task_work *work,
+					      void *map__map,
+					      int (*callback)(struct bpf_map *map, void *key,
+							      void *value),
+					      void *aux__prog) __ksym __weak;
+
+static int hold_program(struct bpf_map *map, void *key, void *value)
+{
+	hold();
+	return 0;
+}
+
+/* The process runs a program that may be new. It is held on its way to the first instruction, where
+ * the kernel can do that; of a static program, nothing later would. */
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(process_executes, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
+{
+	struct exec_hold *held, none = {};
+	__u32 tgid = current_tgid();
+	struct file_key key;
+	__u8 one = 1;
+
+	if (!is_traced())
+		return 0;
+	key = file_key(BPF_CORE_READ(bprm, file, f_inode));
+	if (!config.hold_all && bpf_map_lookup_elem(&announced, &key))
+		return 0;
+	bpf_map_update_elem(&announced, &key, &one, BPF_ANY);
+	if (bpf_ksym_exists(bpf_task_work_schedule_resume_impl)) {
+		bpf_map_update_elem(&exec_holds, &tgid, &none, BPF_ANY);
+		held = bpf_map_lookup_elem(&exec_holds, &tgid);
+		if (held && !bpf_task_work_schedule_resume_impl(task, &held->work, &exec_holds,
+								hold_program, NULL))
+			return 0;
+	}
+	tell_process(TS_REC_EXEC, 0);
 	return 0;
 }
 

@@ -87,9 +87,18 @@ struct bpf_dynptr {
 	__u64 __opaque[2];
 } __attribute__((aligned(8)));
 
-/* An iterator on the stack; only kfuncs look inside. */
+/* Only kfuncs look inside: an iterator on the stack, and work in a map's value. */
 struct bpf_iter_task_vma {
 	__u64 __opaque[1];
+} __attribute__((aligned(8)));
+
+/* With a body, though nobody looks inside: a mere declaration would not match the kernel's type. */
+struct bpf_map {
+	__u32 id;
+} __attribute__((preserve_access_index));
+
+struct bpf_task_work {
+	__u64 __opaque;
 } __attribute__((aligned(8)));
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -170,6 +179,7 @@ struct files_struct {
 
 struct mm_struct {
 	struct file *exe_file;
+	unsigned long start_stack;
 };
 
 struct task_struct {

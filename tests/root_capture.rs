@@ -425,6 +425,43 @@ fn a_library_with_the_inode_of_a_deleted_file_is_captured() {
     oracle::assert_equal(&capture, &truths, Checks::default());
 }
 
+#[tag(root)]
+#[test]
+fn a_static_program_is_captured_from_its_first_byte() {
+    let test = "a_static_program_is_captured_from_its_first_byte";
+    if !lab::can_capture(test) {
+        return;
+    }
+    if lab::kernel() < (6, 18) {
+        eprintln!("NOT RUN: {test} (only Linux 6.18 and later can hold a static program)");
+        return;
+    }
+    let dir = lab::new_dir();
+    // Files of their own, so that nothing has been attached to them yet.
+    let copy = |name: &str| {
+        let path = dir.path().join(name);
+        std::fs::copy(lab::odd_static(), &path).unwrap();
+        path
+    };
+    let program = copy("child");
+    let script = format!("{} plain; true", program.display());
+    let (running, capture) = Sniff::run(
+        dir.path(),
+        &["-f"],
+        Command::new("/bin/sh").args(["-c", &script]),
+    );
+    let truths = Truth::parse_all(&running.stdout_text());
+    oracle::assert_equal(&capture, &truths, Checks::default());
+
+    let comm = lab::unique_comm("sta");
+    let program = copy(&comm);
+    let sniff = Sniff::comm(dir.path(), &comm);
+    let mut running = Running::start(Command::new(&program).arg("plain"), dir.path());
+    running.wait_success(LIMIT);
+    let truths = Truth::parse_all(&running.stdout_text());
+    oracle::assert_equal(&sniff.stop(), &truths, Checks::default());
+}
+
 /// The oracle checked against itself: what one end wrote, the other has read.
 #[test]
 fn both_ends_of_each_odd_connection_agree() {

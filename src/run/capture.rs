@@ -60,10 +60,12 @@ impl Pipeline {
         } = self;
         match ring::decode(record) {
             Some(Raw::Hold { tgid, ticket }) => {
+                log::debug!("process {tgid} is held");
                 people.look_at(tgid);
                 people.bpf.release(tgid, ticket)
             }
             Some(Raw::Exec { tgid }) => {
+                log::debug!("process {tgid} executes a program");
                 people.look_at(tgid);
                 Ok(())
             }

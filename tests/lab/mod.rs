@@ -133,6 +133,35 @@ pub fn odd() -> &'static Path {
     })
 }
 
+/// `odd` without a dynamic linker, built once.
+pub fn odd_static() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        build(
+            "odd-static",
+            &["odd.c", "odd_calls.c", "odd_conns.c", "odd_transports.c"],
+            // glibc warns of functions that a static program does not wholly hold
+            &[
+                "-static",
+                "-Wl,--no-warnings",
+                "-lssl",
+                "-lcrypto",
+                "-lpthread",
+                "-ldl",
+            ],
+        )
+    })
+}
+
+/// The release of the running kernel: major, minor.
+pub fn kernel() -> (u32, u32) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut parts = release
+        .split(['.', '-'])
+        .map(|part| part.parse().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+}
+
 /// The program `late`, which knows no libssl when it starts, built once.
 pub fn late() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
