@@ -33,6 +33,9 @@ const volatile struct {
 __u32 reader_sleeps = 0;
 __u64 last_conn = 0;
 __u64 last_ticket = 0;
+/* The command that user space starts: while it executes its program, whose probes are in place,
+ * user space waits for it. */
+__u32 starting_tgid = 0;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

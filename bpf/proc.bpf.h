@@ -178,6 +178,11 @@ int BPF_PROG(process_executes, struct task_struct *task, int old_pid, struct lin
 	if (!config.hold_all && bpf_map_lookup_elem(&announced, &key))
 		return 0;
 	bpf_map_update_elem(&announced, &key, &one, BPF_ANY);
+	if (tgid == starting_tgid) {
+		starting_tgid = 0;
+		tell_process(TS_REC_EXEC, 0);
+		return 0;
+	}
 	if (bpf_ksym_exists(bpf_task_work_schedule_resume_impl)) {
 		bpf_map_update_elem(&exec_holds, &tgid, &none, BPF_ANY);
 		held = bpf_map_lookup_elem(&exec_holds, &tgid);

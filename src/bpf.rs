@@ -312,6 +312,13 @@ impl Bpf {
         }
     }
 
+    /// The program that this process executes next is attached already: it must not be held.
+    pub fn will_start(&mut self, pid: u32) {
+        if let Some(bss) = self.skel.maps.bss_data.as_mut() {
+            bss.starting_tgid = pid;
+        }
+    }
+
     /// Says that the next record must wake the reader. The ring has to be looked at once more
     /// between this and blocking.
     pub fn will_sleep(&mut self) {

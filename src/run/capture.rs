@@ -154,6 +154,9 @@ pub fn capture(config: Config) -> Result<Outcome> {
         error: None,
     }));
     let reader = read_ring(&shared)?;
+    if let Some(child) = &child {
+        shared.borrow_mut().people.bpf.will_start(child.pid());
+    }
     if let Some(Err(error)) = child.as_mut().map(Child::release) {
         log::error!("{error}");
         return Ok(Outcome::Code(u8::try_from(error.exit_code()).unwrap_or(1)));
