@@ -3,6 +3,9 @@
 //! Total over hostile files: every access is bounds-checked, each table is read at most once per
 //! question, and nothing is allocated in proportion to a number that the file merely claims.
 
+mod relocations;
+pub(super) mod search;
+mod sections;
 mod version;
 
 use crate::discovery::content::{Content, SparseFile};
@@ -61,6 +64,7 @@ pub struct Elf<'a> {
     content: Content<'a>,
     header: Header,
     segments: Vec<ProgramHeader>,
+    sections: Vec<SectionHeader>,
     dynsym: Option<SymbolTable<'a>>,
     symtab: Option<SymbolTable<'a>>,
     dynamic: Vec<(u64, u64)>,
@@ -137,6 +141,7 @@ impl<'a> Elf<'a> {
             content,
             header,
             segments,
+            sections,
             dynsym: None,
             symtab: None,
             dynamic: Vec::new(),
@@ -144,9 +149,9 @@ impl<'a> Elf<'a> {
             version: OnceCell::new(),
         };
         elf.dynamic = elf.read_dynamic();
-        elf.symtab = section_table(content, &sections, SHT_SYMTAB, ctx);
-        elf.dynsym =
-            section_table(content, &sections, SHT_DYNSYM, ctx).or_else(|| elf.dynamic_table(ctx));
+        elf.symtab = section_table(content, &elf.sections, SHT_SYMTAB, ctx);
+        elf.dynsym = section_table(content, &elf.sections, SHT_DYNSYM, ctx)
+            .or_else(|| elf.dynamic_table(ctx));
         Ok(elf)
     }
 
@@ -267,6 +272,21 @@ impl<'a> Elf<'a> {
                     exported,
                 },
             ))
+        })
+    }
+
+    /// Every function that a symbol table names, with names of at most `longest` bytes: name,
+    /// virtual address, size as the table says it. Functions in both tables come twice.
+    pub(super) fn functions(&self, longest: usize) -> impl Iterator<Item = (&'a str, u64, u64)> {
+        self.tables().flat_map(move |(table, _)| {
+            table
+                .symbols
+                .iter()
+                .filter(is_function)
+                .filter_map(move |symbol| {
+                    let name = c_string(table.name_tail(&symbol)?, 0, longest)?;
+                    Some((name, symbol.st_value, symbol.st_size))
+                })
         })
     }
 
@@ -402,7 +422,7 @@ impl<'a> Elf<'a> {
     }
 
     /// File bytes behind a range of virtual addresses, of any load segment; shortened to it.
-    fn loaded(&self, vaddr: u64, len: u64) -> Option<&'a [u8]> {
+    pub(super) fn loaded(&self, vaddr: u64, len: u64) -> Option<&'a [u8]> {
         let segment = self
             .loads()
             .find(|s| vaddr >= s.p_vaddr && vaddr - s.p_vaddr < s.p_filesz)?;
@@ -514,18 +534,18 @@ fn section_table<'a>(
     })
 }
 
-fn u64_at(data: &[u8], offset: usize) -> Option<u64> {
+pub(super) fn u64_at(data: &[u8], offset: usize) -> Option<u64> {
     let bytes = data.get(offset..)?.first_chunk()?;
     Some(u64::from_le_bytes(*bytes))
 }
 
-fn u32_at(data: &[u8], offset: usize) -> Option<u32> {
+pub(super) fn u32_at(data: &[u8], offset: usize) -> Option<u32> {
     let bytes = data.get(offset..)?.first_chunk()?;
     Some(u32::from_le_bytes(*bytes))
 }
 
 /// The UTF-8 text from `offset` up to a NUL, which must come within `max` bytes.
-fn c_string(data: &[u8], offset: usize, max: usize) -> Option<&str> {
+pub(super) fn c_string(data: &[u8], offset: usize, max: usize) -> Option<&str> {
     let bytes = data.get(offset..)?;
     let bytes = bytes.get(..bytes.len().min(max))?;
     let end = bytes.iter().position(|b| *b == 0)?;

@@ -1,6 +1,6 @@
 //! Over the system's libraries (Debian's libssl3) and small objects that the tests compile.
 
-use super::version::{MAX_FOUND, SEARCH_STEP};
+use super::search::{MAX_FOUND, SEARCH_STEP};
 use super::*;
 use goblin::elf::program_header::PF_W;
 use std::path::Path;
