@@ -44,6 +44,12 @@ enum ts_count {
 	TS_CNT_SENDFILE = 16,
 };
 
+/* Of Go's functions, in the second byte of the cookie. */
+enum ts_go_site {
+	TS_GO_STACK_CHECK = 1, /* the probe sits on the branch to runtime.morestack */
+	TS_GO_ABI0 = 2,        /* arguments on the stack */
+};
+
 enum ts_role {
 	TS_ROLE_UNKNOWN = 0,
 	TS_ROLE_CLIENT = 1,
@@ -104,11 +110,13 @@ struct ts_layout {
 	struct ts_chain alpn;
 	struct ts_chain alpn_len;
 	struct ts_chain sni;
+	struct ts_chain sni_len; /* not known: a C string */
 	struct ts_chain references;
 	__u32 bio_method;
 	__u32 bio_num;
 	__u32 bio_next;
 	__u32 bio_known;
+	__u32 goid; /* in runtime.g; 0: not known */
 };
 
 /* Addresses in network byte order, IPv4 in the first four bytes; ports in host byte order. */
@@ -176,6 +184,7 @@ struct ts_rec_data {
 	__u64 len; /* bytes that this record stands for */
 	__u64 call_len;
 	__u64 call_off;
+	__u64 goid; /* goroutine; 0: none */
 	__u32 tgid;
 	__u32 tid;
 	__u16 func;
@@ -202,12 +211,12 @@ struct ts_rec_hold {
 };
 
 _Static_assert(sizeof(struct ts_chain) == 20, "ts_chain");
-_Static_assert(sizeof(struct ts_layout) == 156, "ts_layout");
+_Static_assert(sizeof(struct ts_layout) == 180, "ts_layout");
 _Static_assert(sizeof(struct ts_addr) == 48, "ts_addr");
 _Static_assert(sizeof(struct ts_conn_key) == 16, "ts_conn_key");
 _Static_assert(sizeof(struct ts_conn) == 88, "ts_conn");
 _Static_assert(sizeof(struct ts_rec_conn) == 528, "ts_rec_conn");
-_Static_assert(sizeof(struct ts_rec_data) == 72, "ts_rec_data");
+_Static_assert(sizeof(struct ts_rec_data) == 80, "ts_rec_data");
 _Static_assert(sizeof(struct ts_rec_end) == 40, "ts_rec_end");
 _Static_assert(sizeof(struct ts_rec_hold) == 16, "ts_rec_hold");
 

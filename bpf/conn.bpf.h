@@ -137,8 +137,15 @@ static __always_inline void read_tls_facts(struct ts_rec_conn *rec, const struct
 		rec->role = value ? TS_ROLE_SERVER : TS_ROLE_CLIENT;
 	read_alpn(rec, layout, handle);
 	field = chase(&layout->sni, handle);
-	if (field && read_u64(field, &name) && name)
+	if (!field || !read_u64(field, &name) || !name)
+		return;
+	if (!layout->sni_len.len) {
 		bpf_probe_read_user_str(rec->sni, sizeof(rec->sni), (void *)name);
+		return;
+	}
+	field = chase(&layout->sni_len, handle);
+	if (field && read_u32(field, &value) && value < TS_SNI_LEN)
+		bpf_copy_from_user(rec->sni, value & (TS_SNI_LEN - 1), (void *)name);
 }
 
 static __always_inline void read_process(struct ts_rec_conn *rec)

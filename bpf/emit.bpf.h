@@ -121,6 +121,7 @@ __noinline int emit_data(const struct frame *frame, __u64 conn, __u64 len, __u64
 				.ts = ts,
 				.off = off,
 				.call_len = len,
+				.goid = frame->goid,
 				.tgid = ids >> 32,
 				.tid = ids,
 				.func = cookie_func(frame->cookie),

@@ -13,6 +13,7 @@
 #include "conn.bpf.h"
 #include "call.bpf.h"
 #include "openssl.bpf.h"
+#include "gotls.bpf.h"
 #include "proc.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
@@ -26,6 +27,7 @@ enum ts_record _record = 0;
 enum ts_dir _dir = 0;
 enum ts_action _action = 0;
 enum ts_count _count = 0;
+enum ts_go_site _go_site = 0;
 enum ts_role _role = 0;
 enum ts_transport _transport = 0;
 enum ts_addr_source _addr_source = 0;

@@ -182,6 +182,10 @@ struct mm_struct {
 	unsigned long start_stack;
 };
 
+struct thread_struct {
+	unsigned long fsbase;
+};
+
 struct task_struct {
 	int pid;
 	int tgid;
@@ -190,6 +194,7 @@ struct task_struct {
 	struct mm_struct *mm;
 	struct files_struct *files;
 	char comm[16];
+	struct thread_struct thread;
 };
 
 #pragma clang attribute pop

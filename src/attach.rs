@@ -5,7 +5,7 @@ use crate::discovery::content::SparseFile;
 use crate::discovery::elf::Elf;
 use crate::discovery::{FileId, Mapping, ProcFs, Stamp};
 use crate::event::{Dir, Flavor, Lib, Role};
-use crate::plan::{self, Action, BioLayout, Count, Plan, Probe, Site, SiteCost};
+use crate::plan::{self, Action, BioLayout, Count, GoAt, GoCall, Plan, Probe, Site, SiteCost};
 use anyhow::{Context, Result, bail};
 use libbpf_rs::{Link, ProgramMut, UprobeMultiOpts};
 use std::collections::{HashMap, HashSet};
@@ -382,15 +382,37 @@ struct Place {
 
 impl Place {
     fn link_plan(&self, bpf: &mut Bpf, target: u32, plan: &Plan) -> Result<Vec<Link>> {
-        let (calls, events): (Vec<_>, Vec<_>) = plan
-            .probes
-            .iter()
-            .enumerate()
-            .map(|(index, probe)| (probe, cookie(target, index, probe.action)))
-            .partition(|(probe, _)| has_return(probe.action));
-        let mut links = self.link_probes(bpf.call_program(), &calls, true)?;
-        links.extend(self.link_probes(bpf.event_program(), &events, false)?);
+        let of = |wanted: Program| -> Vec<(&Probe, u64)> {
+            plan.probes
+                .iter()
+                .enumerate()
+                .filter(|(_, probe)| program(probe.action) == wanted)
+                .map(|(index, probe)| {
+                    // Entry and returns of a function go by one number.
+                    let same = plan.probes.iter().position(|p| p.func == probe.func);
+                    let func = same.unwrap_or(index);
+                    (probe, cookie(target, func, probe.action))
+                })
+                .collect()
+        };
+        let mut links = self.link_probes(bpf.call_program(), &of(Program::Call), true)?;
+        links.extend(self.link_probes(bpf.event_program(), &of(Program::Event), false)?);
+        // Returns first: an entry whose return is not seen would be told of at the next one.
+        links.extend(self.link_all(bpf.go_return_program(), &of(Program::GoReturn))?);
+        links.extend(self.link_all(bpf.go_enter_program(), &of(Program::GoEnter))?);
         Ok(links)
+    }
+
+    /// All or none of them.
+    fn link_all(&self, program: &ProgramMut<'_>, probes: &[(&Probe, u64)]) -> Result<Option<Link>> {
+        let sites: Vec<(u64, u64)> = probes
+            .iter()
+            .map(|(probe, cookie)| (probe.site.file_offset, *cookie))
+            .collect();
+        match sites.is_empty() {
+            true => Ok(None),
+            false => self.link(program, &sites, false).map(Some),
+        }
     }
 
     /// All in one link; one by one, at the next best site, when the kernel refuses one of them.
@@ -483,13 +505,30 @@ fn tell_cost(func: &str, site: &Site) {
     }
 }
 
-fn has_return(action: Action) -> bool {
-    matches!(action, Action::Data(..) | Action::Handshake(_))
+/// Which BPF program a probe runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Program {
+    /// A session: entry and return.
+    Call,
+    Event,
+    GoEnter,
+    GoReturn,
+}
+
+fn program(action: Action) -> Program {
+    match action {
+        Action::Data(..) | Action::Handshake(_) => Program::Call,
+        Action::Go {
+            at: GoAt::Return, ..
+        } => Program::GoReturn,
+        Action::Go { .. } => Program::GoEnter,
+        _ => Program::Event,
+    }
 }
 
 /// As bpf/abi.h lays it out: action, count or role, function, target.
 fn cookie(target: u32, func: usize, action: Action) -> u64 {
-    use types::{ts_action, ts_count, ts_role};
+    use types::{ts_action, ts_count, ts_go_site, ts_role};
     let (action, detail) = match action {
         Action::Data(dir, count) => {
             let action = match dir {
@@ -515,6 +554,23 @@ fn cookie(target: u32, func: usize, action: Action) -> u64 {
         Action::Clear => (ts_action::TS_ACT_CLEAR, 0),
         Action::Shutdown => (ts_action::TS_ACT_SHUTDOWN, 0),
         Action::Rebind => (ts_action::TS_ACT_REBIND, 0),
+        Action::Go { call, at, abi0 } => {
+            let action = match call {
+                GoCall::Move(Dir::Out) => ts_action::TS_ACT_WRITE,
+                GoCall::Move(Dir::In) => ts_action::TS_ACT_READ,
+                GoCall::Close => ts_action::TS_ACT_FREE,
+                GoCall::CloseWrite => ts_action::TS_ACT_SHUTDOWN,
+                GoCall::Handshake => ts_action::TS_ACT_CLEAR,
+            };
+            let mut detail = 0;
+            if abi0 {
+                detail |= ts_go_site::TS_GO_ABI0.0;
+            }
+            if at == (GoAt::Enter { stack_check: true }) {
+                detail |= ts_go_site::TS_GO_STACK_CHECK.0;
+            }
+            (action, detail)
+        }
     };
     u64::from(action.0)
         | u64::from(detail) << 8

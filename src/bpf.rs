@@ -25,14 +25,14 @@ use skel::{TlssniffSkel, TlssniffSkelBuilder};
 
 // The same numbers as in bpf/abi.h: what the skeleton made of the types must be what C meant.
 const _: () = {
-    assert!(size_of::<types::ts_layout>() == 156);
+    assert!(size_of::<types::ts_layout>() == 180);
     assert!(size_of::<types::ts_conn_key>() == 16);
     assert!(size_of::<types::ts_conn>() == 88);
     assert!(offset_of!(types::ts_conn, off) == 8);
     assert!(size_of::<types::ts_rec_conn>() == 528);
     assert!(offset_of!(types::ts_rec_conn, addr) == 64);
-    assert!(size_of::<types::ts_rec_data>() == 72);
-    assert!(offset_of!(types::ts_rec_data, captured) == 68);
+    assert!(size_of::<types::ts_rec_data>() == 80);
+    assert!(offset_of!(types::ts_rec_data, captured) == 76);
     assert!(size_of::<types::ts_rec_end>() == 40);
     assert!(size_of::<types::ts_rec_hold>() == 16);
 };
@@ -190,6 +190,15 @@ impl Bpf {
         &self.skel.progs.tls_event
     }
 
+    /// The programs for the beginning and the return of a Go function.
+    pub fn go_enter_program(&mut self) -> &ProgramMut<'static> {
+        &self.skel.progs.go_enters
+    }
+
+    pub fn go_return_program(&mut self) -> &ProgramMut<'static> {
+        &self.skel.progs.go_returns
+    }
+
     /// The program that holds a thread which has just mapped libraries.
     pub fn hold_program(&mut self) -> &ProgramMut<'static> {
         &self.skel.progs.libraries_mapped
@@ -209,6 +218,8 @@ impl Bpf {
             alpn: chain(alpn.as_ref()),
             alpn_len: chain(alpn_len.as_ref()),
             sni: chain(ssl.sni.as_ref()),
+            sni_len: chain(ssl.sni_len.as_ref()),
+            goid: ssl.goid.unwrap_or_default(),
             references: chain(ssl.references.as_ref()),
             bio_method: bio.map_or(0, |bio| bio.method),
             bio_num: bio.map_or(0, |bio| bio.num),

@@ -31,6 +31,8 @@ pub enum Flavor {
     OpenSsl,
     LibreSsl,
     BoringSsl,
+    /// Go's crypto/tls.
+    Go,
 }
 
 impl Flavor {
@@ -40,14 +42,20 @@ impl Flavor {
             Flavor::OpenSsl => "openssl",
             Flavor::LibreSsl => "libressl",
             Flavor::BoringSsl => "boringssl",
+            Flavor::Go => "go",
         }
     }
 
     /// The inverse of [`Flavor::name`].
     pub fn from_name(name: &str) -> Option<Flavor> {
-        [Flavor::OpenSsl, Flavor::LibreSsl, Flavor::BoringSsl]
-            .into_iter()
-            .find(|f| f.name() == name)
+        [
+            Flavor::OpenSsl,
+            Flavor::LibreSsl,
+            Flavor::BoringSsl,
+            Flavor::Go,
+        ]
+        .into_iter()
+        .find(|f| f.name() == name)
     }
 }
 
@@ -212,6 +220,8 @@ pub struct Data<'a> {
     /// Bytes of the whole call, and where in it this piece begins (0: first or only piece).
     pub call_len: u64,
     pub call_off: u64,
+    /// The goroutine that called, 0 when there is none.
+    pub goid: u64,
     /// What was kept. Foreign.
     pub bytes: &'a [u8],
 }

@@ -273,7 +273,7 @@ const LIMITS: &[Block] = &[
     Text(
         "Seen are libraries with the OpenSSL API whose functions have symbols: OpenSSL, LibreSSL \
          and BoringSSL, under whatever file name, also inside of an executable. Not seen in this \
-         version: Go, GnuTLS, NSS, rustls, Java, and executables whose symbols are stripped. -D \
+         version: GnuTLS, NSS, rustls, Java, and executables whose symbols are stripped. -D \
          names them.",
     ),
     Text(

@@ -127,6 +127,7 @@ pub struct RawData<'a> {
     pub len: u64,
     pub call_len: u64,
     pub call_off: u64,
+    pub goid: u64,
     pub unreadable: bool,
     pub sendfile: bool,
     pub bytes: &'a [u8],
@@ -185,6 +186,7 @@ fn data(record: &[u8]) -> Option<Raw<'_>> {
         len: head.len,
         call_len: head.call_len,
         call_off: head.call_off,
+        goid: head.goid,
         unreadable: has(types::ts_flag::TS_FL_UNREADABLE),
         sendfile: has(types::ts_flag::TS_FL_SENDFILE),
         bytes: payload.get(..usize::try_from(head.captured).ok()?)?,
@@ -293,9 +295,9 @@ mod tests {
 
     #[test]
     fn records_cut_at_any_length_are_refused() {
-        let mut record = vec![0u8; 72];
+        let mut record = vec![0u8; 80];
         record[0] = 2;
-        record[68] = 5;
+        record[76] = 5;
         record.extend(b"hello");
         for len in 0..record.len() {
             assert!(decode(&record[..len]).is_none(), "cut to {len}");

@@ -105,6 +105,7 @@ impl Capture {
                 len: piece,
                 call_len: len,
                 call_off,
+                goid: 0,
                 bytes: &rest[..rest.len().min(piece as usize)],
             };
             self.event(conn, Kind::Data(data));

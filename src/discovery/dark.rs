@@ -117,7 +117,11 @@ fn by_program_strings(bytes: &[u8]) -> Option<Dark> {
         memmem::find(bytes, b"crypto/tls.(*Conn).")?;
         return Some(Dark {
             version: go_version(bytes.get(at..)?),
-            ..Dark::new("go", "Go programs are not captured by this version", None)
+            ..Dark::new(
+                "go",
+                "Go: crypto/tls is inside, but its functions are not found by name",
+                Some("use a build that is neither obfuscated nor packed"),
+            )
         });
     }
     // The paths of its source files, in panic messages; else the names of its log targets.

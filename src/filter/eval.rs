@@ -89,6 +89,7 @@ mod tests {
             len: 1,
             call_len: 1,
             call_off: 0,
+            goid: 0,
             bytes: b"x",
         })
     }

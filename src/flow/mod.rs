@@ -283,6 +283,7 @@ impl ConnTable {
             len,
             call_len,
             call_off,
+            goid,
             bytes,
             ..
         } = *raw;
@@ -310,6 +311,7 @@ impl ConnTable {
                 len,
                 call_len,
                 call_off,
+                goid,
                 bytes,
             })
         };

@@ -34,6 +34,7 @@ pub fn ssl_layout(elf: &Elf<'_>, decoder: &Decoder, found: &HashMap<&str, Symbol
         alpn: run("SSL_get0_alpn_selected").and_then(|r| alpn(&r)),
         sni: returned("SSL_get_servername", &[8]),
         references: run("SSL_up_ref").and_then(|r| references(&r)),
+        ..Layout::default()
     }
 }
 

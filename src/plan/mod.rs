@@ -1,6 +1,7 @@
 //! Decides where in a target to probe and which layout offsets BPF needs; knows no BPF.
 
 pub mod disasm;
+pub mod golang;
 pub mod layout;
 pub mod openssl;
 pub mod site;
@@ -36,6 +37,32 @@ pub enum Action {
     Shutdown,
     /// Entry only: the transport of the handle changes.
     Rebind,
+    /// A point in a function of Go's crypto/tls.
+    Go {
+        call: GoCall,
+        at: GoAt,
+        /// Arguments on the stack, as before Go 1.17.
+        abi0: bool,
+    },
+}
+
+/// What a Go function does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GoCall {
+    Move(Dir),
+    Close,
+    CloseWrite,
+    Handshake,
+}
+
+/// Where in a Go function a probe is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GoAt {
+    Enter {
+        /// On the branch that is taken when the stack has to grow first.
+        stack_check: bool,
+    },
+    Return,
 }
 
 /// What a hit costs on x86 (DESIGN: the site decides the cost).
@@ -87,10 +114,14 @@ pub struct Layout {
     pub server: Option<LoadChain>,
     /// `char *` and its length (`size_t` or `unsigned`) from `SSL_get0_alpn_selected`.
     pub alpn: Option<(LoadChain, LoadChain)>,
-    /// `char *` from `SSL_get_servername`.
+    /// `char *` from `SSL_get_servername`, or the pointer in a Go string.
     pub sni: Option<LoadChain>,
+    /// Its length where it does not end in a NUL.
+    pub sni_len: Option<LoadChain>,
     /// `int` reference count from `SSL_up_ref`.
     pub references: Option<LoadChain>,
+    /// Offset of `goid` in Go's `runtime.g`.
+    pub goid: Option<u32>,
 }
 
 /// Offsets within `BIO`, learnt from libcrypto.
@@ -112,7 +143,10 @@ pub struct BioLayout {
 /// The file is for another machine, or its code cannot be understood.
 pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
     match elf.machine() {
-        Machine::X86_64 => openssl::plan(elf, path),
+        Machine::X86_64 => match openssl::plan(elf, path)? {
+            Some(plan) => Ok(Some(plan)),
+            None => golang::plan(elf, path),
+        },
         other => bail!("plan probes in {path}: only x86-64 files are supported, not {other:?}"),
     }
 }

@@ -147,7 +147,7 @@ pub fn version(elf: &Elf<'_>, flavor: Flavor) -> Option<String> {
     let prefix = match flavor {
         Flavor::OpenSsl => "OpenSSL ",
         Flavor::LibreSsl => "LibreSSL ",
-        Flavor::BoringSsl => return None,
+        Flavor::BoringSsl | Flavor::Go => return None,
     };
     let version = elf.version_string()?;
     version.starts_with(prefix).then(|| version.to_owned())
@@ -474,6 +474,11 @@ fn needs(action: Action) -> Needs {
         },
         Action::Free | Action::Clear | Action::Shutdown => Needs {
             args: 1,
+            returns: false,
+        },
+        // Planned in plan::golang, by other rules.
+        Action::Go { .. } => Needs {
+            args: 0,
             returns: false,
         },
         // SSL_set_bio has three.

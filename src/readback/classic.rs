@@ -183,6 +183,7 @@ fn data(
         len,
         call_len: len,
         call_off: 0,
+        goid: 0,
         bytes,
     };
     let kind = Kind::Data(data);

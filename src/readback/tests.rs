@@ -247,6 +247,7 @@ fn random_events(count: usize, random: &mut Random) -> Vec<Owned> {
                     len,
                     call_len,
                     call_off,
+                    goid: 0,
                     bytes: &[],
                 })
             }

@@ -101,6 +101,7 @@ mod tests {
             len,
             call_len,
             call_off,
+            goid: 0,
             bytes: b"",
         };
         let piece = calls.piece(conn, &data);

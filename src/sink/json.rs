@@ -8,6 +8,7 @@
 //! | `n` | number | number of the read or write, from 1; its pieces share it (data, gap) |
 //! | `proc.pid` | number | process |
 //! | `proc.tid` | number | thread |
+//! | `proc.goid` | number | goroutine (data, Go) |
 //! | `proc.comm` | string | command name |
 //! | `proc.exe` | string | path of the executable |
 //! | `proc.uid` | number | user |
@@ -19,7 +20,7 @@
 //! | `conn.over` | number | id of the connection that carries this one (TLS in TLS) |
 //! | `conn.addr_source` | string | how the address is known: `socket` or `fd` |
 //! | `conn.role` | string | `client` or `server`: the captured program's side |
-//! | `tls.lib` | string | implementation: `openssl`, `libressl`, `boringssl` |
+//! | `tls.lib` | string | implementation: `openssl`, `libressl`, `boringssl`, `go` |
 //! | `tls.lib_path` | string | file that holds its functions |
 //! | `tls.lib_version` | string | what the file says of itself |
 //! | `tls.sni` | string | server name |
@@ -64,8 +65,8 @@ When a write began or a read returned: RFC 3339, UTC, nanoseconds.
 \fBn\fR
 Number of the read or write, from 1 (data, gap). Pieces of one call share it.
 .TP
-\fBproc.pid\fR, \fBproc.tid\fR, \fBproc.comm\fR, \fBproc.exe\fR, \fBproc.uid\fR
-Process, thread, command name, path of the executable, user.
+\fBproc.pid\fR, \fBproc.tid\fR, \fBproc.goid\fR, \fBproc.comm\fR, \fBproc.exe\fR, \fBproc.uid\fR
+Process, thread, goroutine (of Go programs), command name, path of the executable, user.
 .TP
 \fBconn.id\fR
 The connection, #17 in the text output.
@@ -220,6 +221,9 @@ fn process(object: &mut Object<'_>, event: &Event<'_>) {
     let mut inner = object.object("proc");
     inner.number("pid", process.pid.into());
     inner.optional_number("tid", (event.tid != 0).then_some(event.tid.into()));
+    if let Kind::Data(data) = event.kind {
+        inner.optional_number("goid", (data.goid != 0).then_some(data.goid));
+    }
     inner.text("comm", &process.comm);
     inner.optional_text("exe", process.exe.as_deref());
     inner.optional_number("uid", process.uid.map(u64::from));
@@ -467,6 +471,7 @@ mod tests {
             len,
             call_len: len,
             call_off: 0,
+            goid: 0,
             bytes,
         })
     }
@@ -554,6 +559,7 @@ mod tests {
                 len: 2,
                 call_len: 4,
                 call_off,
+                goid: 0,
                 bytes: b"ab",
             })
         };
@@ -578,6 +584,7 @@ mod tests {
             len: 4000,
             call_len: 4000,
             call_off: 0,
+            goid: 0,
             bytes: b"ab",
         };
         let value: Value = serde_json::from_str(&print(&[(&bare(), Kind::Data(cut))])).unwrap();
@@ -747,6 +754,7 @@ mod tests {
             len: 3,
             call_len: 4,
             call_off: 0,
+            goid: 18,
             bytes: b"\xff",
         };
         let gap = Kind::Gap {

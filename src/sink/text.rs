@@ -144,6 +144,9 @@ impl<W: Write> TextSink<W> {
         if event.tid != 0 {
             let _ = write!(out, "thread {} ", event.tid);
         }
+        if data.goid != 0 {
+            let _ = write!(out, "goroutine {} ", data.goid);
+        }
         let _ = writeln!(out, "offset {}", data.off);
     }
 

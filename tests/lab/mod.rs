@@ -7,6 +7,7 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod capture;
+pub mod golang;
 pub mod oracle;
 pub mod process;
 pub mod servers;

@@ -225,6 +225,9 @@ pub fn event(out: &mut String, event: &Event<'_>) {
                 " event=data dir={dir} off={} len={}",
                 data.off, data.len
             );
+            if data.goid != 0 {
+                let _ = write!(out, " goid={}", data.goid);
+            }
             if data.call_len != data.len || data.call_off != 0 {
                 let _ = write!(
                     out,
@@ -282,7 +285,7 @@ pub fn read_event(comment: &str) -> Option<Words<'_>> {
     let at = comment.find(EVENT)?;
     let (conn, event) = comment.split_at_checked(at)?;
     let (mut tid, mut func, mut kind, mut dir, mut cause) = (0, "", None, None, None);
-    let (mut off, mut len, mut call_len, mut call_off) = (0, 0, None, 0);
+    let (mut off, mut len, mut call_len, mut call_off, mut goid) = (0, 0, None, 0, 0);
     for (key, value) in words(event) {
         match key {
             "tid" => tid = value.parse().ok()?,
@@ -294,6 +297,7 @@ pub fn read_event(comment: &str) -> Option<Words<'_>> {
             "len" => len = value.parse().ok()?,
             "call_len" => call_len = Some(value.parse().ok()?),
             "call_off" => call_off = value.parse().ok()?,
+            "goid" => goid = value.parse().ok()?,
             _ => {}
         }
     }
@@ -309,6 +313,7 @@ pub fn read_event(comment: &str) -> Option<Words<'_>> {
                 len,
                 call_len,
                 call_off,
+                goid,
                 bytes: &[],
             };
             WordsKind::Event(Kind::Data(data))
@@ -560,6 +565,7 @@ mod tests {
             len: 3,
             call_len: 9,
             call_off: 2,
+            goid: 18,
             bytes: &[],
         };
         let sent = Event {

@@ -41,6 +41,7 @@ fn data(dir: Dir, bytes: &[u8]) -> Kind<'_> {
         len,
         call_len: len,
         call_off: 0,
+        goid: 0,
         bytes,
     })
 }
@@ -52,6 +53,7 @@ fn piece(bytes: &[u8], len: u64, call_len: u64, call_off: u64) -> Kind<'_> {
         len,
         call_len,
         call_off,
+        goid: 0,
         bytes,
     })
 }

@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* Go's crypto/tls: calls of goroutines, which change threads and whose stacks move. */
+#ifndef TLSSNIFF_GOTLS_H
+#define TLSSNIFF_GOTLS_H
+
+#include "call.bpf.h"
+#include "openssl.bpf.h"
+
+/* Where things are in Go's structures, the same in 1.13 to 1.27 (src/runtime/runtime2.go,
+ * src/crypto/tls/conn.go, src/net/net.go, src/net/fd_posix.go, src/internal/poll/fd_unix.go). */
+#define G_STACK_LO 0
+#define G_STACK_HI 8
+#define TLS_CONN_DATA 8 /* of the interface `conn` */
+#define TLS_CONN_IS_CLIENT 16
+#define NET_FD_SYSFD 16
+#define NET_FD_FAMILY 0x38
+#define NET_FD_SOTYPE 0x40
+
+#define MAX_FD (1 << 20)
+/* Words looked at that may be a conn in a conn (PROXY protocol, limits, counters). */
+#define MAX_WRAPPERS 8
+
+#define FLAG_CF 1
+#define FLAG_ZF 0x40
+
+/* A frame of a goroutine's stack, which keeps its distance from the stack's upper end when it is
+ * moved. */
+struct go_call_key {
+	__u64 g;
+	__u64 from_hi;
+	__u32 tgid;
+	__u32 pad;
+};
+
+struct go_call {
+	__u64 conn;
+	__u64 buf;
+	__u64 lo;
+	__u64 hi;
+	__u64 entered;
+	__u64 cookie;
+};
+
+/* A panic leaves its calls behind; the oldest go first. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct go_call_key);
+	__type(value, struct go_call);
+} go_calls SEC(".maps");
+
+/* Before 1.17 all arguments were on the stack, and g was in thread-local storage. */
+static __always_inline bool is_abi0(__u64 cookie)
+{
+	return cookie_count(cookie) & TS_GO_ABI0;
+}
+
+static __always_inline __u64 current_g(struct pt_regs *regs, __u64 cookie)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u64 g = regs->r14;
+
+	if (is_abi0(cookie) && !read_u64(BPF_CORE_READ(task, thread.fsbase) - 8, &g))
+		return 0;
+	return g;
+}
+
+static __always_inline bool go_stack(__u64 g, struct go_call *call)
+{
+	return g && read_u64(g + G_STACK_LO, &call->lo) && read_u64(g + G_STACK_HI, &call->hi);
+}
+
+static __always_inline bool go_arguments(struct pt_regs *regs, struct go_call *call)
+{
+	__u64 sp = PT_REGS_SP(regs);
+
+	call->conn = regs->ax;
+	call->buf = regs->bx;
+	if (!is_abi0(call->cookie))
+		return true;
+	return read_u64(sp + 8, &call->conn) && read_u64(sp + 16, &call->buf);
+}
+
+static __always_inline s64 go_result(struct pt_regs *regs, __u64 cookie)
+{
+	s64 n = regs->ax;
+
+	if (is_abi0(cookie) && !read_u64(PT_REGS_SP(regs) + 40, (__u64 *)&n))
+		return 0;
+	return n;
+}
+
+/* Memory of a *tls.Conn may be used again without a Close. A handshake begins a new connection,
+ * unless it has a version already: then it is a renegotiation. */
+static __always_inline bool is_renegotiation(__u32 target, __u64 handle)
+{
+	struct ts_layout *layout = bpf_map_lookup_elem(&layouts, &target);
+	__u64 field;
+	__u32 version;
+
+	if (!layout)
+		return false;
+	field = chase(&layout->version, handle);
+	return field && read_u32(field, &version) && (__u16)version;
+}
+
+static __always_inline void go_conn_event(const struct go_call *call)
+{
+	struct ts_conn *conn = find_conn(call->conn);
+
+	if (!conn)
+		return;
+	switch (cookie_action(call->cookie)) {
+	case TS_ACT_FREE:
+		end_conn(conn, call->conn);
+		break;
+	case TS_ACT_SHUTDOWN:
+		if (conn->announced && !conn->shut)
+			conn->shut = emit_end(TS_REC_SHUTDOWN, conn);
+		break;
+	case TS_ACT_CLEAR:
+		if (!is_renegotiation(cookie_target(call->cookie), call->conn))
+			end_conn(conn, call->conn);
+		break;
+	}
+}
+
+SEC("uprobe.multi.s")
+int go_enters(struct pt_regs *regs)
+{
+	struct go_call call = {.cookie = bpf_get_attach_cookie(regs)};
+	struct go_call_key key = {.tgid = current_tgid()};
+	__u8 action = cookie_action(call.cookie);
+
+	stay_on_kernel_stack(regs);
+	/* The branch will be taken: the stack grows, and the call begins anew. */
+	if ((cookie_count(call.cookie) & TS_GO_STACK_CHECK) && (regs->flags & (FLAG_CF | FLAG_ZF)))
+		return 0;
+	if (!is_traced() || is_muted() || !go_arguments(regs, &call))
+		return 0;
+	if (!is_data(action)) {
+		go_conn_event(&call);
+		return 0;
+	}
+	key.g = current_g(regs, call.cookie);
+	if (!go_stack(key.g, &call))
+		return 0;
+	key.from_hi = call.hi - PT_REGS_SP(regs);
+	call.entered = bpf_ktime_get_boot_ns();
+	if (bpf_map_update_elem(&go_calls, &key, &call, BPF_ANY))
+		count(TS_CTR_MISSED_CALLS, 1);
+	return 0;
+}
+
+/* The net.Conn that a *net.TCPConn or *net.UnixConn at `data` stands for. What looks like a netFD
+ * is checked against the kernel's socket of that descriptor. */
+static __always_inline bool go_socket(__u64 data, struct ts_addr *addr)
+{
+	__u64 net_fd, fd, family, sotype;
+
+	if (!read_u64(data, &net_fd) || !read_u64(net_fd + NET_FD_SYSFD, &fd) ||
+	    !read_u64(net_fd + NET_FD_FAMILY, &family) ||
+	    !read_u64(net_fd + NET_FD_SOTYPE, &sotype))
+		return false;
+	if (fd >= MAX_FD || sotype != SOCK_STREAM ||
+	    (family != AF_INET && family != AF_INET6 && family != AF_UNIX))
+		return false;
+	return fd_addr(fd, addr) && addr->family == family &&
+	       (addr->transport == TS_TP_TCP || addr->transport == TS_TP_UNIX);
+}
+
+static __always_inline bool go_tunnel(__u64 data, struct ts_addr *addr)
+{
+	struct ts_conn *outer = find_conn(data);
+
+	if (!outer)
+		return false;
+	addr->transport = TS_TP_TLS;
+	addr->source = TS_SRC_FD;
+	addr->via = outer->id;
+	return true;
+}
+
+/* Follows conns that hold another one, as their first or second field, to one that is known: all
+ * that may be one, level by level, since an interface looks like any two words. */
+__noinline int go_addr(__u64 data, struct ts_addr *addr)
+{
+	__u64 conns[MAX_WRAPPERS] = {data};
+	__u32 count = 1, i;
+
+	if (!addr)
+		return 0;
+	for (i = 0; i < MAX_WRAPPERS && i < count; i++) {
+		__u64 at = conns[i];
+
+		if (go_tunnel(at, addr) || go_socket(at, addr))
+			return 1;
+		if (count < MAX_WRAPPERS && read_u64(at + 8, &data) && data)
+			conns[count++ & (MAX_WRAPPERS - 1)] = data;
+		if (count < MAX_WRAPPERS && read_u64(at + 16, &data) && data)
+			conns[count++ & (MAX_WRAPPERS - 1)] = data;
+	}
+	return 0;
+}
+
+static __always_inline struct ts_conn *go_conn(const struct frame *frame)
+{
+	struct ts_conn *conn = find_or_make_conn(frame);
+	struct ts_addr addr = {};
+	__u32 is_client;
+	__u64 data;
+
+	if (!conn)
+		return NULL;
+	if (!conn->role && read_u32(frame->handle + TLS_CONN_IS_CLIENT, &is_client))
+		conn->role = is_client & 1 ? TS_ROLE_CLIENT : TS_ROLE_SERVER;
+	if (conn->addr.transport || conn->fd_tries >= FD_TRIES)
+		return conn;
+	conn->fd_tries++;
+	if (read_u64(frame->handle + TLS_CONN_DATA, &data) && go_addr(data, &addr)) {
+		conn->addr = addr;
+		conn->announced = 0;
+	}
+	return conn;
+}
+
+static __always_inline void go_moved(struct frame *frame, __u64 len, const struct ts_layout *layout,
+				     __u64 g)
+{
+	__u8 dir = cookie_dir(frame->cookie);
+	struct ts_conn *conn = go_conn(frame);
+	__u64 off, ts;
+
+	if (!conn)
+		return;
+	if (may_know_more(conn, dir))
+		conn->announced = 0;
+	announce_conn(conn, frame, layout);
+	if (layout->goid)
+		read_u64(g + layout->goid, &frame->goid);
+	ts = dir == TS_OUT ? frame->entered : bpf_ktime_get_boot_ns();
+	off = __sync_fetch_and_add(&conn->off[dir], len);
+	emit_data(frame, conn->id, len, off, ts);
+}
+
+SEC("uprobe.multi.s")
+int go_returns(struct pt_regs *regs)
+{
+	__u64 cookie = bpf_get_attach_cookie(regs);
+	struct go_call_key key = {.tgid = current_tgid()};
+	struct go_call now = {}, *then;
+	struct ts_layout *layout;
+	struct frame frame = {};
+	__u32 target;
+	s64 n;
+
+	stay_on_kernel_stack(regs);
+	if (!is_traced())
+		return 0;
+	key.g = current_g(regs, cookie);
+	if (!go_stack(key.g, &now))
+		return 0;
+	key.from_hi = now.hi - PT_REGS_SP(regs);
+	then = bpf_map_lookup_elem(&go_calls, &key);
+	/* One that a panic left behind at the same place may be of another function. */
+	if (!then || cookie_func(then->cookie) != cookie_func(cookie) ||
+	    cookie_target(then->cookie) != cookie_target(cookie))
+		return 0;
+	frame.handle = then->conn;
+	frame.buf = then->buf;
+	frame.entered = then->entered;
+	frame.cookie = then->cookie;
+	/* The buffer has moved with the stack. */
+	if (frame.buf >= then->lo && frame.buf < then->hi)
+		frame.buf += now.hi - then->hi;
+	bpf_map_delete_elem(&go_calls, &key);
+	n = go_result(regs, cookie);
+	target = cookie_target(cookie);
+	layout = bpf_map_lookup_elem(&layouts, &target);
+	if (n > 0 && layout)
+		go_moved(&frame, n, layout, key.g);
+	return 0;
+}
+
+#endif
