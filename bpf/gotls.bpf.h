@@ -193,7 +193,8 @@ __noinline int go_addr(__u64 data, struct ts_addr *addr)
 	for (i = 0; i < MAX_WRAPPERS && i < count; i++) {
 		__u64 at = conns[i];
 
-		if (go_tunnel(at, addr) || go_socket(at, addr))
+		/* What is freed without a Close may be the memory of a socket by now. */
+		if (go_socket(at, addr) || go_tunnel(at, addr))
 			return 1;
 		if (count < MAX_WRAPPERS && read_u64(at + 8, &data) && data)
 			conns[count++ & (MAX_WRAPPERS - 1)] = data;

@@ -25,7 +25,7 @@
 #define BIO_TYPE_FILTER 0x200
 #define BIO_CHAIN_LEN 4
 
-/* False when the socket is not connected (yet). */
+/* False when the socket is not connected (yet, or any more). */
 static __always_inline bool sock_addr(struct sock *sk, struct ts_addr *addr)
 {
 	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
@@ -43,7 +43,8 @@ static __always_inline bool sock_addr(struct sock *sk, struct ts_addr *addr)
 	}
 	addr->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
 	addr->remote_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
-	if (!addr->remote_port)
+	/* A socket that was reset has lost its own port already. */
+	if (!addr->local_port || !addr->remote_port)
 		return false;
 	if (family == AF_INET) {
 		__be32 local = BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr);
