@@ -45,9 +45,9 @@ enum ts_count {
 };
 
 /* Of Go's functions, in the second byte of the cookie. */
-enum ts_go_site {
-	TS_GO_STACK_CHECK = 1, /* the probe sits on the branch to runtime.morestack */
-	TS_GO_ABI0 = 2,        /* arguments on the stack */
+enum ts_go_abi {
+	TS_GO_ABI_INTERNAL = 0,
+	TS_GO_ABI0 = 1, /* arguments on the stack */
 };
 
 enum ts_role {

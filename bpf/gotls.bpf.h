@@ -52,7 +52,7 @@ struct {
 /* Before 1.17 all arguments were on the stack, and g was in thread-local storage. */
 static __always_inline bool is_abi0(__u64 cookie)
 {
-	return cookie_count(cookie) & TS_GO_ABI0;
+	return cookie_count(cookie) == TS_GO_ABI0;
 }
 
 static __always_inline __u64 current_g(struct pt_regs *regs, __u64 cookie)
@@ -133,8 +133,9 @@ int go_enters(struct pt_regs *regs)
 	__u8 action = cookie_action(call.cookie);
 
 	stay_on_kernel_stack(regs);
-	/* The branch will be taken: the stack grows, and the call begins anew. */
-	if ((cookie_count(call.cookie) & TS_GO_STACK_CHECK) && (regs->flags & (FLAG_CF | FLAG_ZF)))
+	/* The probe sits on the branch to runtime.morestack. It will be taken: the stack grows, and
+	 * the call begins anew. */
+	if (regs->flags & (FLAG_CF | FLAG_ZF))
 		return 0;
 	if (!is_traced() || is_muted() || !go_arguments(regs, &call))
 		return 0;

@@ -528,7 +528,7 @@ fn program(action: Action) -> Program {
 
 /// As bpf/abi.h lays it out: action, count or role, function, target.
 fn cookie(target: u32, func: usize, action: Action) -> u64 {
-    use types::{ts_action, ts_count, ts_go_site, ts_role};
+    use types::{ts_action, ts_count, ts_go_abi, ts_role};
     let (action, detail) = match action {
         Action::Data(dir, count) => {
             let action = match dir {
@@ -554,7 +554,7 @@ fn cookie(target: u32, func: usize, action: Action) -> u64 {
         Action::Clear => (ts_action::TS_ACT_CLEAR, 0),
         Action::Shutdown => (ts_action::TS_ACT_SHUTDOWN, 0),
         Action::Rebind => (ts_action::TS_ACT_REBIND, 0),
-        Action::Go { call, at, abi0 } => {
+        Action::Go { call, abi0, .. } => {
             let action = match call {
                 GoCall::Move(Dir::Out) => ts_action::TS_ACT_WRITE,
                 GoCall::Move(Dir::In) => ts_action::TS_ACT_READ,
@@ -562,14 +562,11 @@ fn cookie(target: u32, func: usize, action: Action) -> u64 {
                 GoCall::CloseWrite => ts_action::TS_ACT_SHUTDOWN,
                 GoCall::Handshake => ts_action::TS_ACT_CLEAR,
             };
-            let mut detail = 0;
-            if abi0 {
-                detail |= ts_go_site::TS_GO_ABI0.0;
-            }
-            if at == (GoAt::Enter { stack_check: true }) {
-                detail |= ts_go_site::TS_GO_STACK_CHECK.0;
-            }
-            (action, detail)
+            let abi = match abi0 {
+                true => ts_go_abi::TS_GO_ABI0,
+                false => ts_go_abi::TS_GO_ABI_INTERNAL,
+            };
+            (action, abi.0)
         }
     };
     u64::from(action.0)

@@ -29,7 +29,7 @@ fuzz_target!(|words: &str| {
         sni: None,
         alpn: None,
     };
-    let data = Data { dir: Dir::Out, off: 0, len: 1, call_len: 1, call_off: 0, bytes: b"x" };
+    let data = Data { dir: Dir::Out, off: 0, len: 1, call_len: 1, call_off: 0, goid: 0, bytes: b"x" };
     for kind in [Kind::Open, Kind::Data(data)] {
         filter.matches(&Event { ts: 0, conn: &conn, tid: 0, func: "", kind });
     }

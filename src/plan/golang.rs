@@ -125,7 +125,7 @@ fn plan_function(
     };
     let mut probes = vec![probe(
         entry.offset,
-        GoAt::Enter { stack_check: true },
+        GoAt::Enter,
         SiteCost::Emulated,
         "branch of the stack check, emulated by the kernel",
     )?];

@@ -58,10 +58,8 @@ pub enum GoCall {
 /// Where in a Go function a probe is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GoAt {
-    Enter {
-        /// On the branch that is taken when the stack has to grow first.
-        stack_check: bool,
-    },
+    /// On the branch that is taken when the stack has to grow first.
+    Enter,
     Return,
 }
 
