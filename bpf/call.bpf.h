@@ -156,22 +156,13 @@ static __always_inline bool may_know_more(const struct ts_conn *conn, __u8 dir)
 	return dir == TS_IN && !conn->off[TS_IN] && !conn->has_alpn;
 }
 
-static __always_inline void data_returned(struct pt_regs *regs, struct frame *frame,
-					  const struct ts_layout *layout)
+/* `len` bytes have moved: says who the connection is where that is news, and hands them over. */
+static __always_inline void tell_data(struct ts_conn *conn, struct frame *frame, __u64 len,
+				      const struct ts_layout *layout)
 {
 	__u8 dir = cookie_dir(frame->cookie);
-	__u64 len = moved_bytes(regs, frame);
-	struct ts_conn *conn;
 	__u64 off, ts;
 
-	if (!len && !frame->addr.transport)
-		return;
-	conn = find_or_make_conn(frame);
-	if (!conn)
-		return;
-	bind_conn(conn, frame, layout);
-	if (!len)
-		return;
 	if (may_know_more(conn, dir))
 		conn->announced = 0;
 	announce_conn(conn, frame, layout);
@@ -180,6 +171,22 @@ static __always_inline void data_returned(struct pt_regs *regs, struct frame *fr
 	ts = dir == TS_OUT ? frame->entered : bpf_ktime_get_boot_ns();
 	off = __sync_fetch_and_add(&conn->off[dir], len);
 	emit_data(frame, conn->id, len, off, ts);
+}
+
+static __always_inline void data_returned(struct pt_regs *regs, struct frame *frame,
+					  const struct ts_layout *layout)
+{
+	__u64 len = moved_bytes(regs, frame);
+	struct ts_conn *conn;
+
+	if (!len && !frame->addr.transport)
+		return;
+	conn = find_or_make_conn(frame);
+	if (!conn)
+		return;
+	bind_conn(conn, frame, layout);
+	if (len)
+		tell_data(conn, frame, len, layout);
 }
 
 static __always_inline void handshake_returned(struct pt_regs *regs, struct frame *frame,

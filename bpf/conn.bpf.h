@@ -38,6 +38,21 @@ static __always_inline struct ts_conn *find_or_make_conn(const struct frame *fra
 	return conn;
 }
 
+static __always_inline void end_conn(struct ts_conn *conn, __u64 handle)
+{
+	struct ts_conn_key key = conn_key(handle);
+
+	if (conn->announced)
+		emit_end(TS_REC_CLOSE, conn);
+	bpf_map_delete_elem(&conns, &key);
+}
+
+static __always_inline void shut_conn(struct ts_conn *conn)
+{
+	if (conn->announced && !conn->shut)
+		conn->shut = emit_end(TS_REC_SHUTDOWN, conn);
+}
+
 /* The handle goes on as another connection. */
 __noinline int renew_conn(struct ts_conn *conn)
 {

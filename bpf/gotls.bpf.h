@@ -4,7 +4,6 @@
 #define TLSSNIFF_GOTLS_H
 
 #include "call.bpf.h"
-#include "openssl.bpf.h"
 
 /* Where things are in Go's structures, the same in 1.13 to 1.27 (src/runtime/runtime2.go,
  * src/crypto/tls/conn.go, src/net/net.go, src/net/fd_posix.go, src/internal/poll/fd_unix.go). */
@@ -115,8 +114,7 @@ static __always_inline void go_conn_event(const struct go_call *call)
 		end_conn(conn, call->conn);
 		break;
 	case TS_ACT_SHUTDOWN:
-		if (conn->announced && !conn->shut)
-			conn->shut = emit_end(TS_REC_SHUTDOWN, conn);
+		shut_conn(conn);
 		break;
 	case TS_ACT_CLEAR:
 		if (!is_renegotiation(cookie_target(call->cookie), call->conn))
@@ -137,15 +135,17 @@ int go_enters(struct pt_regs *regs)
 	 * the call begins anew. */
 	if (regs->flags & (FLAG_CF | FLAG_ZF))
 		return 0;
-	if (!is_traced() || is_muted() || !go_arguments(regs, &call))
+	if (!is_traced() || is_muted())
 		return 0;
+	key.g = current_g(regs, call.cookie);
+	if (!go_arguments(regs, &call) || !go_stack(key.g, &call)) {
+		count(TS_CTR_MISSED_CALLS, 1);
+		return 0;
+	}
 	if (!is_data(action)) {
 		go_conn_event(&call);
 		return 0;
 	}
-	key.g = current_g(regs, call.cookie);
-	if (!go_stack(key.g, &call))
-		return 0;
 	key.from_hi = call.hi - PT_REGS_SP(regs);
 	call.entered = bpf_ktime_get_boot_ns();
 	if (bpf_map_update_elem(&go_calls, &key, &call, BPF_ANY))
@@ -226,25 +226,6 @@ static __always_inline struct ts_conn *go_conn(const struct frame *frame)
 	return conn;
 }
 
-static __always_inline void go_moved(struct frame *frame, __u64 len, const struct ts_layout *layout,
-				     __u64 g)
-{
-	__u8 dir = cookie_dir(frame->cookie);
-	struct ts_conn *conn = go_conn(frame);
-	__u64 off, ts;
-
-	if (!conn)
-		return;
-	if (may_know_more(conn, dir))
-		conn->announced = 0;
-	announce_conn(conn, frame, layout);
-	if (layout->goid)
-		read_u64(g + layout->goid, &frame->goid);
-	ts = dir == TS_OUT ? frame->entered : bpf_ktime_get_boot_ns();
-	off = __sync_fetch_and_add(&conn->off[dir], len);
-	emit_data(frame, conn->id, len, off, ts);
-}
-
 SEC("uprobe.multi.s")
 int go_returns(struct pt_regs *regs)
 {
@@ -253,6 +234,7 @@ int go_returns(struct pt_regs *regs)
 	struct go_call now = {}, *then;
 	struct ts_layout *layout;
 	struct frame frame = {};
+	struct ts_conn *conn;
 	__u32 target;
 	s64 n;
 
@@ -279,8 +261,13 @@ int go_returns(struct pt_regs *regs)
 	n = go_result(regs, cookie);
 	target = cookie_target(cookie);
 	layout = bpf_map_lookup_elem(&layouts, &target);
-	if (n > 0 && layout)
-		go_moved(&frame, n, layout, key.g);
+	if (n <= 0 || !layout)
+		return 0;
+	if (layout->goid)
+		read_u64(key.g + layout->goid, &frame.goid);
+	conn = go_conn(&frame);
+	if (conn)
+		tell_data(conn, &frame, n, layout);
 	return 0;
 }
 

@@ -34,15 +34,6 @@ static __always_inline bool is_last_owner(__u32 target, __u64 handle)
 	return references <= 1;
 }
 
-static __always_inline void end_conn(struct ts_conn *conn, __u64 handle)
-{
-	struct ts_conn_key key = conn_key(handle);
-
-	if (conn->announced)
-		emit_end(TS_REC_CLOSE, conn);
-	bpf_map_delete_elem(&conns, &key);
-}
-
 SEC("uprobe.multi.s")
 int tls_event(struct pt_regs *regs)
 {
@@ -66,8 +57,7 @@ int tls_event(struct pt_regs *regs)
 			renew_conn(conn);
 		break;
 	case TS_ACT_SHUTDOWN:
-		if (conn->announced && !conn->shut)
-			conn->shut = emit_end(TS_REC_SHUTDOWN, conn);
+		shut_conn(conn);
 		break;
 	case TS_ACT_REBIND:
 		conn->rebind = 1;
