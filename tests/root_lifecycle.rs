@@ -614,27 +614,39 @@ fn a_capture_that_is_stopped_delays_new_programs_only_once() {
     }
     let dir = lab::new_dir();
     let comm = lab::unique_comm("stp");
-    // files that nobody has noticed yet
-    let library = lab::fresh_libssl(dir.path());
     let program = lab::renamed(lab::late(), dir.path(), &comm);
+    // a file of its own, in a place of its own under the same name
+    std::fs::create_dir(dir.path().join("static")).unwrap();
+    let without_linker = dir.path().join("static").join(&comm);
+    std::fs::copy(lab::odd_static(), &without_linker).unwrap();
     let sniff = Sniff::comm(dir.path(), &comm);
     sniff.running.signal(Signal::SIGSTOP);
-    let times: Vec<Duration> = (0..2)
-        .map(|_| {
-            let start = Instant::now();
-            let mut late = Running::start(Command::new(&program).arg(&library), dir.path());
-            late.wait_success(LIMIT);
-            start.elapsed()
-        })
-        .collect();
+    let took = |program: &Path, argument: &Path| {
+        let start = Instant::now();
+        let mut running = Running::start(Command::new(program).arg(argument), dir.path());
+        running.wait_success(LIMIT);
+        start.elapsed()
+    };
+    let check = |what: &str, first: Duration, second: Duration| {
+        let held = first > Duration::from_millis(200);
+        assert!(held, "{what}: nobody was held: {first:?}");
+        assert!(first < Duration::from_secs(3), "{what}: {first:?}");
+        let again = "held again";
+        assert!(second < first / 2, "{what}: {again}: {first:?}, {second:?}");
+    };
+    // the program and what it is linked with, then a library that it loads
+    let system = lab::system_libssl();
+    let first = took(&program, &system);
+    check("a program", first, took(&program, &system));
+    let fresh = lab::fresh_libssl(dir.path());
+    let first = took(&program, &fresh);
+    check("a library", first, took(&program, &fresh));
+    if lab::kernel() >= (6, 18) {
+        let scenario = Path::new("tiny");
+        let first = took(&without_linker, scenario);
+        check("a static program", first, took(&without_linker, scenario));
+    }
     sniff.running.signal(Signal::SIGCONT);
-    let (first, second) = (times[0], times[1]);
-    assert!(
-        first > Duration::from_millis(200),
-        "nobody was held: {first:?}"
-    );
-    assert!(first < Duration::from_secs(3), "{first:?}");
-    assert!(second < first / 2, "held again: {first:?}, {second:?}");
     sniff.running.signal(Signal::SIGINT);
     let (status, stderr, _) = sniff.ends(LIMIT);
     assert!(status.success(), "{status}");
