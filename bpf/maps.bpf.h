@@ -132,7 +132,7 @@ struct frame {
 	__u64 sp;
 	__u64 entered; /* ns since boot */
 	__u64 cookie;
-	__u64 goid; /* goroutine; 0: none */
+	__u64 goid;          /* goroutine; 0: none */
 	struct ts_addr addr; /* what the thread used while this was the innermost call */
 	__u8 want_addr;
 	__u8 pad[7];
