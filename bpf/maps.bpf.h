@@ -33,6 +33,8 @@ const volatile struct {
 __u32 reader_sleeps = 0;
 __u64 last_conn = 0;
 __u64 last_ticket = 0;
+/* Set when the capture ends: nobody waits any more. */
+__u32 holds_nobody = 0;
 /* The command that user space starts: while it executes its program, whose probes are in place,
  * user space waits for it. */
 __u32 starting_tgid = 0;

@@ -99,7 +99,7 @@ static long is_released(__u32 i, void *data)
 	__u64 word, now = 0;
 	int n;
 
-	if (ticket && *ticket >= ctx->ticket)
+	if (holds_nobody || (ticket && *ticket >= ctx->ticket))
 		return 1;
 	for (n = 0; n < PAUSE_LOOPS; n++)
 		now = bpf_ktime_get_boot_ns();
@@ -130,7 +130,7 @@ static __always_inline void hold(void)
 		return;
 	bpf_loop(HOLD_LOOPS, is_released, &ctx, 0);
 	ticket = bpf_map_lookup_elem(&released, &ctx.tgid);
-	if (!ticket || *ticket < ctx.ticket)
+	if (!holds_nobody && (!ticket || *ticket < ctx.ticket))
 		count(TS_CTR_EXPIRED_HOLDS, 1);
 }
 

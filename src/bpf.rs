@@ -323,6 +323,13 @@ impl Bpf {
         }
     }
 
+    /// The capture ends: whoever is held goes on, and nobody is held from now on.
+    pub fn hold_nobody(&mut self) {
+        if let Some(bss) = self.skel.maps.bss_data.as_mut() {
+            bss.holds_nobody = 1;
+        }
+    }
+
     /// The program that this process executes next is attached already: it must not be held.
     pub fn will_start(&mut self, pid: u32) {
         if let Some(bss) = self.skel.maps.bss_data.as_mut() {

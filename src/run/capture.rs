@@ -170,6 +170,7 @@ pub fn capture(config: Config) -> Result<Outcome> {
         deadline: config.duration.map(|duration| Instant::now() + duration),
         stopped_by: None,
         status: None,
+        leaving: BTreeSet::new(),
     };
     let result = capture.run();
     let status = capture.finish(result)?;
@@ -266,6 +267,9 @@ struct Capture<'a> {
     deadline: Option<Instant>,
     stopped_by: Option<Signal>,
     status: Option<Status>,
+    /// Processes that were said to end. Some are still running: the leader may have ended before its
+    /// other threads, and it was seen of one that had just begun.
+    leaving: BTreeSet<u32>,
 }
 
 impl Capture<'_> {
@@ -387,7 +391,7 @@ impl Capture<'_> {
             return Ok(());
         };
         let mut look = BTreeSet::new();
-        let mut ended = Vec::new();
+        let mut executed = Vec::new();
         let mut lost = false;
         {
             let mut shared = self.shared.borrow_mut();
@@ -408,28 +412,30 @@ impl Capture<'_> {
                 }
                 Watch::Exec { pid, .. } => {
                     people.executes(pid);
-                    ended.push((pid, Some(time)));
+                    executed.push((pid, time));
                 }
-                Watch::Exit { pid } => ended.push((pid, None)),
+                Watch::Exit { pid } => {
+                    self.leaving.insert(pid);
+                }
                 Watch::Fork { .. } => {}
                 Watch::Lost(_) => lost = true,
             });
         }
-        if !ended.is_empty() {
+        let (running, gone): (BTreeSet<u32>, BTreeSet<u32>) = std::mem::take(&mut self.leaving)
+            .into_iter()
+            .partition(|pid| is_running(*pid));
+        self.leaving = running;
+        if !executed.is_empty() || !gone.is_empty() {
             // What the process did before is in the ring by now, and has to be told first.
             self.drain()?;
         }
         let mut shared = self.shared.borrow_mut();
-        for (pid, executed) in ended {
-            match executed {
-                Some(time) => shared.program_ended(pid, time)?,
-                // The leader may have ended before its other threads.
-                None if has_threads(pid) => {}
-                None => {
-                    shared.program_ended(pid, u64::MAX)?;
-                    shared.people.forget(pid);
-                }
-            }
+        for (pid, time) in executed {
+            shared.program_ended(pid, time)?;
+        }
+        for pid in gone {
+            shared.program_ended(pid, u64::MAX)?;
+            shared.people.forget(pid);
         }
         if lost {
             log::warn!("too many processes at once: looking through all of them again");
@@ -462,6 +468,8 @@ impl Capture<'_> {
             Ok(()) if !full => self.see_news(),
             other => other,
         };
+        // Taking the probes out takes a while, in which nobody would end a hold.
+        self.shared.borrow_mut().people.bpf.hold_nobody();
         self.shared.borrow_mut().people.registry.detach();
         let drained = if result.is_ok() && !full {
             self.drain()
@@ -501,8 +509,11 @@ impl Capture<'_> {
     }
 }
 
-fn has_threads(pid: u32) -> bool {
-    std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|tasks| tasks.count() > 1)
+/// Whether there is memory to run in, or another thread than the one that has ended.
+fn is_running(pid: u32) -> bool {
+    let has_memory = std::fs::read_link(format!("/proc/{pid}/exe")).is_ok();
+    let threads = || std::fs::read_dir(format!("/proc/{pid}/task"));
+    has_memory || threads().is_ok_and(|tasks| tasks.count() > 1)
 }
 
 fn is_broken_pipe(result: &Result<()>) -> bool {
