@@ -19,8 +19,25 @@
 /* Words looked at that may be a conn in a conn (PROXY protocol, limits, counters). */
 #define MAX_WRAPPERS 8
 
+#if defined(__TARGET_ARCH_x86)
 #define FLAG_CF 1
 #define FLAG_ZF 0x40
+#define GO_G(regs) ((regs)->r14)
+#define GO_ARG0(regs) ((regs)->ax)
+#define GO_ARG1(regs) ((regs)->bx)
+#define GO_RESULT(regs) ((regs)->ax)
+/* Of `jbe`. */
+#define GO_IS_BELOW_EQUAL(regs) ((regs)->flags & (FLAG_CF | FLAG_ZF))
+#elif defined(__TARGET_ARCH_arm64)
+#define PSTATE_C (1 << 29)
+#define PSTATE_Z (1 << 30)
+#define GO_G(regs) ((regs)->user_regs.regs[28])
+#define GO_ARG0(regs) ((regs)->user_regs.regs[0])
+#define GO_ARG1(regs) ((regs)->user_regs.regs[1])
+#define GO_RESULT(regs) ((regs)->user_regs.regs[0])
+/* Of `b.ls`. */
+#define GO_IS_BELOW_EQUAL(regs) (((regs)->user_regs.pstate & (PSTATE_C | PSTATE_Z)) != PSTATE_C)
+#endif
 
 /* A frame of a goroutine's stack, which keeps its distance from the stack's upper end when it is
  * moved. */
@@ -48,7 +65,8 @@ struct {
 	__type(value, struct go_call);
 } go_calls SEC(".maps");
 
-/* Before 1.17 all arguments were on the stack, and g was in thread-local storage. */
+/* Before 1.17 (on arm64 1.18) all arguments were on the stack, and on x86 g was in thread-local
+ * storage. */
 static __always_inline bool is_abi0(__u64 cookie)
 {
 	return cookie_count(cookie) == TS_GO_ABI0;
@@ -56,11 +74,13 @@ static __always_inline bool is_abi0(__u64 cookie)
 
 static __always_inline __u64 current_g(struct pt_regs *regs, __u64 cookie)
 {
+	__u64 g = GO_G(regs);
+#if defined(__TARGET_ARCH_x86)
 	struct task_struct *task = (void *)bpf_get_current_task();
-	__u64 g = regs->r14;
 
 	if (is_abi0(cookie) && !read_u64(BPF_CORE_READ(task, thread.fsbase) - 8, &g))
 		return 0;
+#endif
 	return g;
 }
 
@@ -73,8 +93,8 @@ static __always_inline bool go_arguments(struct pt_regs *regs, struct go_call *c
 {
 	__u64 sp = PT_REGS_SP(regs);
 
-	call->conn = regs->ax;
-	call->buf = regs->bx;
+	call->conn = GO_ARG0(regs);
+	call->buf = GO_ARG1(regs);
 	if (!is_abi0(call->cookie))
 		return true;
 	return read_u64(sp + 8, &call->conn) && read_u64(sp + 16, &call->buf);
@@ -82,7 +102,7 @@ static __always_inline bool go_arguments(struct pt_regs *regs, struct go_call *c
 
 static __always_inline s64 go_result(struct pt_regs *regs, __u64 cookie)
 {
-	s64 n = regs->ax;
+	s64 n = GO_RESULT(regs);
 
 	if (is_abi0(cookie) && !read_u64(PT_REGS_SP(regs) + 40, (__u64 *)&n))
 		return 0;
@@ -133,7 +153,7 @@ int go_enters(struct pt_regs *regs)
 	stay_on_kernel_stack(regs);
 	/* The probe sits on the branch to runtime.morestack. It will be taken: the stack grows, and
 	 * the call begins anew. */
-	if (regs->flags & (FLAG_CF | FLAG_ZF))
+	if (GO_IS_BELOW_EQUAL(regs))
 		return 0;
 	if (!is_traced() || is_muted())
 		return 0;

@@ -3,6 +3,7 @@
 //! Total over hostile files: every access is bounds-checked, each table is read at most once per
 //! question, and nothing is allocated in proportion to a number that the file merely claims.
 
+mod imports;
 mod relocations;
 pub(super) mod search;
 mod sections;
@@ -33,8 +34,6 @@ const MAX_NEEDED: usize = 1024;
 /// Most relocations read when calls through the PLT are named; node has 40,000.
 const MAX_RELOCATIONS: usize = 1 << 20;
 
-const R_X86_64_GLOB_DAT: u64 = 6;
-const R_X86_64_JUMP_SLOT: u64 = 7;
 const NT_GNU_BUILD_ID: u32 = 3;
 /// Version index bit of a symbol that is not the default version of its name (`gABI` extension).
 const VERSYM_HIDDEN: u16 = 0x8000;
@@ -46,6 +45,24 @@ pub enum Machine {
     Aarch64,
     /// `e_machine` of anything else.
     Other(u16),
+}
+
+impl Machine {
+    /// What this program is built for, and what the machine it runs on executes.
+    pub const HOST: Machine = if cfg!(target_arch = "aarch64") {
+        Machine::Aarch64
+    } else {
+        Machine::X86_64
+    };
+
+    /// As people write it: `x86-64`.
+    pub fn name(self) -> String {
+        match self {
+            Machine::X86_64 => "x86-64".to_owned(),
+            Machine::Aarch64 => "arm64".to_owned(),
+            Machine::Other(number) => format!("ELF machine {number}"),
+        }
+    }
 }
 
 /// A function that a symbol table names.
@@ -340,62 +357,6 @@ impl<'a> Elf<'a> {
             .iter()
             .filter(|s| s.p_type == PT_LOAD)
             .take(MAX_LOADS)
-    }
-
-    /// The imported symbol that a call to `target` ends up in, when `target` is a PLT stub:
-    /// `[endbr64] [bnd] jmp *slot(%rip)` over a relocated slot.
-    pub fn import_at(&self, target: u64) -> Option<&str> {
-        let stub = self.code(target, 16)?;
-        let stub_len = stub.len();
-        let rest = stub.strip_prefix(b"\xf3\x0f\x1e\xfa").unwrap_or(stub);
-        let rest = rest.strip_prefix(b"\xf2").unwrap_or(rest);
-        let rest = rest.strip_prefix(b"\xff\x25")?;
-        let (disp, rest) = rest.split_first_chunk::<4>()?;
-        let next = target.checked_add((stub_len - rest.len()) as u64)?;
-        self.import_in_slot(next.checked_add_signed(i64::from(i32::from_le_bytes(*disp)))?)
-    }
-
-    /// The imported symbol whose address the loader puts into the slot at `vaddr` of the global
-    /// offset table: what `call *slot(%rip)` of code built with `-fno-plt` ends up in.
-    pub fn import_in_slot(&self, vaddr: u64) -> Option<&str> {
-        self.imports
-            .get_or_init(|| self.read_imports())
-            .get(&vaddr)
-            .map(String::as_str)
-    }
-
-    fn read_imports(&self) -> HashMap<u64, String> {
-        const DT_RELA: u64 = 7;
-        const DT_RELASZ: u64 = 8;
-        const DT_JMPREL: u64 = 23;
-        const DT_PLTRELSZ: u64 = 2;
-        let mut imports = HashMap::new();
-        let Some(table) = &self.dynsym else {
-            return imports;
-        };
-        for (address, size) in [(DT_JMPREL, DT_PLTRELSZ), (DT_RELA, DT_RELASZ)] {
-            let entries = self
-                .dynamic_value(address)
-                .zip(self.dynamic_value(size))
-                .and_then(|(address, size)| self.loaded(address, size))
-                .unwrap_or_default();
-            for entry in entries.chunks_exact(24).take(MAX_RELOCATIONS) {
-                let (Some(slot), Some(info)) = (u64_at(entry, 0), u64_at(entry, 8)) else {
-                    continue;
-                };
-                if !matches!(info & 0xffff_ffff, R_X86_64_GLOB_DAT | R_X86_64_JUMP_SLOT) {
-                    continue;
-                }
-                let name = usize::try_from(info >> 32)
-                    .ok()
-                    .and_then(|index| table.symbols.get(index))
-                    .and_then(|symbol| c_string(table.name_tail(&symbol)?, 0, MAX_NAME));
-                if let Some(name) = name {
-                    imports.insert(slot, name.to_owned());
-                }
-            }
-        }
-        imports
     }
 
     fn tables(&self) -> impl Iterator<Item = (&SymbolTable<'a>, bool)> {

@@ -170,4 +170,4 @@ fn from_pclntab(
 
 #[cfg(test)]
 #[path = "golang_tests.rs"]
-mod tests;
+pub(crate) mod tests;

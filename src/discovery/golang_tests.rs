@@ -347,7 +347,7 @@ fn file_with_any_byte_damaged_is_read_or_refused() {
 }
 
 /// A program that serves HTTPS, built with `options`; `None` where `go` is missing.
-fn build(dir: &Path, name: &str, options: &[&str], machine: &str) -> Option<PathBuf> {
+pub(crate) fn build(dir: &Path, name: &str, options: &[&str], machine: &str) -> Option<PathBuf> {
     let source = "package main
         import \"net/http\"
         func main() { http.ListenAndServeTLS(\"\", \"\", \"\", nil) }";

@@ -6,10 +6,10 @@
 //! Returns are probed at each `ret`: a return probe would replace the return address, which Go's
 //! runtime finds when it moves the stack, and end the program (golang/go#22008).
 
-use crate::discovery::elf::Elf;
+use crate::discovery::elf::{Elf, Machine};
 use crate::discovery::golang::{self, GoFunction};
 use crate::event::{Dir, Flavor};
-use crate::plan::disasm::{Decoder, Insn, Kind, Op, Operand, Reg, RegSet};
+use crate::plan::disasm::{Condition, Decoder, Insn, Kind, Op, Operand, Reg, RegSet};
 use crate::plan::{Action, GoAt, GoCall, Layout, Plan, Probe, Site, SiteCost};
 use anyhow::{Context, Result, bail};
 
@@ -24,9 +24,15 @@ const FUNCTIONS: [(&str, GoCall); 6] = [
     ("serverHandshake", GoCall::Handshake),
 ];
 
-/// `runtime.g`'s register from Go 1.17 on (src/cmd/compile/abi-internal.md), and where `g.stackguard0`
-/// is that the stack pointer is compared with.
-const G: Reg = Reg(14);
+/// `runtime.g`'s register (src/cmd/compile/abi-internal.md): on x86-64 from Go 1.17 on, on arm64 always.
+const G_X86_64: Reg = Reg(14);
+const G_ARM64: Reg = Reg(28);
+/// The registers of the first two arguments.
+const ARGS_X86_64: [Reg; 2] = [Reg::RAX, Reg::RBX];
+const ARGS_ARM64: [Reg; 2] = [Reg(0), Reg(1)];
+/// From here on functions of arm64 have their arguments in registers.
+const ARM64_ABI_INTERNAL: u32 = 18;
+/// Where in g `stackguard0` is, that the stack pointer is compared with.
 const STACK_GUARD: i64 = 0x10;
 /// `mov %fs:-8,%rcx`: how code before 1.17 that is not linked with C loads g (src/cmd/internal/obj/x86).
 const LOAD_G: [u8; 9] = [0x64, 0x48, 0x8b, 0x0c, 0x25, 0xf8, 0xff, 0xff, 0xff];
@@ -47,14 +53,14 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
     if program.functions.is_empty() {
         return Ok(None);
     }
-    let decoder = Decoder::x86_64()?;
+    let decoder = Decoder::of(elf.machine())?;
     let mut notes = program.notes;
     let mut probes = Vec::new();
     for function in &program.functions {
         let Some(call) = call_of(&function.name) else {
             continue;
         };
-        match plan_function(elf, &decoder, function, call) {
+        match plan_function(elf, &decoder, function, call, program.minor) {
             Ok(planned) => probes.extend(planned),
             Err(error) => notes.push(format!("{} is not seen: {error:#}", function.name)),
         }
@@ -96,12 +102,13 @@ fn plan_function(
     decoder: &Decoder,
     function: &GoFunction,
     call: GoCall,
+    minor: Option<u32>,
 ) -> Result<Vec<Probe>> {
     let size = function.size.min(MAX_FUNCTION);
     let code = elf
         .code(function.vaddr, size)
         .context("its code is not in the file")?;
-    let entry = entry(decoder, code, function.vaddr)?;
+    let entry = entry(decoder, code, function.vaddr, minor)?;
     let probe = |offset: u64, at: GoAt, cost: SiteCost, reason: &str| -> Result<Probe> {
         let vaddr = function
             .vaddr
@@ -130,8 +137,12 @@ fn plan_function(
         "branch of the stack check, emulated by the kernel",
     )?];
     if let GoCall::Move(_) = call {
+        let cost = match decoder.machine {
+            Machine::Aarch64 => SiteCost::Emulated,
+            _ => SiteCost::SingleStepped,
+        };
         for offset in returns(decoder, code, function.vaddr)? {
-            probes.push(probe(offset, GoAt::Return, SiteCost::SingleStepped, "ret")?);
+            probes.push(probe(offset, GoAt::Return, cost, "ret")?);
         }
     }
     Ok(probes)
@@ -139,14 +150,18 @@ fn plan_function(
 
 struct Entry {
     offset: u64,
-    /// Arguments on the stack, g in thread-local storage.
+    /// Arguments on the stack; on x86-64 also g in thread-local storage.
     abi0: bool,
 }
 
 /// The branch to `runtime.morestack`.
-fn entry(decoder: &Decoder, code: &[u8], vaddr: u64) -> Result<Entry> {
+fn entry(decoder: &Decoder, code: &[u8], vaddr: u64, minor: Option<u32>) -> Result<Entry> {
+    let (g_register, args) = match decoder.machine {
+        Machine::Aarch64 => (G_ARM64, ARGS_ARM64),
+        _ => (G_X86_64, ARGS_X86_64),
+    };
     let mut at = 0usize;
-    let mut before: Option<Insn> = None;
+    let mut before: Vec<Insn> = Vec::new();
     let mut written = RegSet::default();
     for _ in 0..=MAX_PROLOGUE {
         let rest = code.get(at..).unwrap_or_default();
@@ -156,21 +171,27 @@ fn entry(decoder: &Decoder, code: &[u8], vaddr: u64) -> Result<Entry> {
         let Some(insn) = decoder.decode(rest, addr) else {
             break;
         };
-        if let (Kind::Branch(to), Some(compare)) = (insn.kind, before) {
+        if let Kind::Branch(to) = insn.kind {
             let end = vaddr.saturating_add(code.len() as u64);
             let is_forward = to > addr && to < end;
-            // Below or equal, unsigned: CF or ZF.
-            let is_jbe = matches!(rest, [0x76, ..] | [0x0f, 0x86, ..]);
-            let Some(g) = compared_with(&compare).filter(|_| is_forward && is_jbe) else {
+            let grows = insn.op == Op::Jump(Condition::BelowEqual);
+            let Some(g) = compared_with(&before).filter(|_| is_forward && grows) else {
                 break;
             };
-            let abi0 = g != G;
-            // Nothing before the branch may have changed what is read there.
             let spoils = |reg: &Reg| written.contains(*reg);
-            if !abi0 && [Reg::RAX, Reg::RBX, G].iter().any(spoils) {
+            let abi0 = match (decoder.machine, minor) {
+                (Machine::Aarch64, Some(minor)) => minor < ARM64_ABI_INTERNAL,
+                (Machine::Aarch64, None) => args.iter().any(spoils),
+                _ => g != g_register,
+            };
+            // Nothing before the branch may have changed what is read there.
+            if !abi0 && args.iter().chain([&g_register]).any(spoils) {
                 bail!("its arguments are gone at the stack check");
             }
-            if abi0 && !code.starts_with(&LOAD_G) {
+            if decoder.machine == Machine::Aarch64 && g != g_register {
+                bail!("it does not begin with a stack check");
+            }
+            if g != g_register && !code.starts_with(&LOAD_G) {
                 bail!("it is of Go before 1.17, linked with C, and finds its goroutine otherwise");
             }
             return Ok(Entry {
@@ -178,23 +199,35 @@ fn entry(decoder: &Decoder, code: &[u8], vaddr: u64) -> Result<Entry> {
                 abi0,
             });
         }
-        if insn.kind != Kind::Other || insn.stores || insn.writes.contains(Reg::RSP) {
+        if insn.kind != Kind::Other || insn.stores || insn.writes.contains(decoder.convention.stack)
+        {
             break;
         }
         written = written.iter().chain(insn.writes.iter()).collect();
         at += usize::from(insn.len);
-        before = Some(insn);
+        before.push(insn);
     }
     bail!("it does not begin with a stack check")
 }
 
-/// The register that holds g, when this compares the stack pointer (or what `lea` made of it)
-/// with the guard in it.
-fn compared_with(insn: &Insn) -> Option<Reg> {
-    let [Some(Operand::Reg(..)), Some(Operand::Mem(guard)), _] = insn.operands else {
+/// The register that holds g, when the last of these instructions compares the stack pointer (or
+/// what was made of it) with the guard in g: in memory, or loaded just before.
+fn compared_with(insns: &[Insn]) -> Option<Reg> {
+    let (compare, before) = insns.split_last()?;
+    let [Some(Operand::Reg(..)), Some(guard), _] = compare.operands else {
         return None;
     };
-    let is_guard = insn.op == Op::Cmp && guard.disp == STACK_GUARD && !guard.complex;
+    let guard = match guard {
+        Operand::Mem(guard) => guard,
+        Operand::Reg(loaded, 8) => before.iter().rev().find_map(|insn| match insn.operands {
+            [Some(Operand::Reg(to, 8)), Some(Operand::Mem(guard)), _] if to == loaded => {
+                (insn.op == Op::Mov).then_some(guard)
+            }
+            _ => None,
+        })?,
+        _ => return None,
+    };
+    let is_guard = compare.op == Op::Cmp && guard.disp == STACK_GUARD && !guard.complex;
     guard.base.filter(|_| is_guard)
 }
 
@@ -254,76 +287,5 @@ fn layout(minor: Option<u32>) -> Layout {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const START: u64 = 0x1000;
-    /// `cmp 0x10(%r14),%rsp; jbe .+3; nop; ret; nop; ret`
-    const SMALL: [u8; 10] = [0x49, 0x3b, 0x66, 0x10, 0x76, 0x02, 0x90, 0xc3, 0x90, 0xc3];
-
-    fn entry_of(code: &[u8]) -> Result<(u64, bool)> {
-        let decoder = Decoder::x86_64().unwrap();
-        entry(&decoder, code, START).map(|entry| (entry.offset, entry.abi0))
-    }
-
-    fn with(before: &[u8], compare: [u8; 4]) -> Vec<u8> {
-        [before, &compare, &[0x76, 0x02, 0x90, 0xc3, 0x90, 0xc3]].concat()
-    }
-
-    #[test]
-    fn the_probe_sits_on_the_branch_of_the_stack_check() {
-        assert_eq!(entry_of(&SMALL).unwrap(), (4, false));
-        // lea -0x80(%rsp),%r12; cmp 0x10(%r14),%r12
-        let large = with(&[0x4c, 0x8d, 0x64, 0x24, 0x80], [0x4d, 0x3b, 0x66, 0x10]);
-        assert_eq!(entry_of(&large).unwrap(), (9, false));
-        // cmp 0x10(%rcx),%rsp
-        let old = with(&LOAD_G, [0x48, 0x3b, 0x61, 0x10]);
-        assert_eq!(entry_of(&old).unwrap(), (13, true));
-    }
-
-    #[test]
-    fn a_site_without_its_arguments_is_refused() {
-        // mov %rbx,%rax
-        assert!(entry_of(&with(&[0x48, 0x89, 0xd8], [0x49, 0x3b, 0x66, 0x10])).is_err());
-        // push %rbp; and a comparison with something else
-        assert!(entry_of(&with(&[0x55], [0x49, 0x3b, 0x66, 0x10])).is_err());
-        assert!(entry_of(&with(&[], [0x49, 0x3b, 0x66, 0x18])).is_err());
-        // g from elsewhere: mov %fs:(%rcx),%rcx
-        assert!(entry_of(&with(&[0x64, 0x48, 0x8b, 0x09], [0x48, 0x3b, 0x61, 0x10])).is_err());
-        let mut other_branch = SMALL;
-        other_branch[4] = 0x77;
-        assert!(entry_of(&other_branch).is_err());
-        let mut backward = SMALL;
-        backward[5] = 0xf0;
-        assert!(entry_of(&backward).is_err());
-    }
-
-    #[test]
-    fn each_return_is_found_and_code_that_is_none_is_refused() {
-        let decoder = Decoder::x86_64().unwrap();
-        let returns = |code: &[u8]| returns(&decoder, code, START);
-        assert_eq!(returns(&SMALL).unwrap(), [7, 9]);
-        // 0xc3 within an instruction: mov $0xc3,%eax
-        assert!(returns(&[0xb8, 0xc3, 0, 0, 0]).is_err());
-        // A byte that begins no instruction, and one that is cut.
-        assert!(returns(&[0xc3, 0x06, 0xc3]).is_err());
-        assert!(returns(&[0xc3, 0xb8, 0xc3]).is_err());
-    }
-
-    #[test]
-    fn code_cut_anywhere_is_read_without_harm() {
-        for len in 0..SMALL.len() {
-            let _ = entry_of(&SMALL[..len]);
-        }
-    }
-
-    #[test]
-    fn vendored_copies_count_and_closures_do_not() {
-        let is_wanted = |name| call_of(name).is_some();
-        assert!(is_wanted("crypto/tls.(*Conn).Read"));
-        assert!(is_wanted("example.com/x/vendor/crypto/tls.(*Conn).Write"));
-        assert!(!is_wanted("example.com/notcrypto/tls.(*Conn).Write"));
-        assert!(!is_wanted("crypto/tls.(*Conn).Write.func1"));
-        assert!(!is_wanted("crypto/tls.(*Conn).readRecord"));
-    }
-}
+#[path = "golang_tests.rs"]
+mod tests;

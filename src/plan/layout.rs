@@ -47,7 +47,7 @@ pub fn bio_layout(elf: &Elf<'_>) -> Option<BioLayout> {
         "BIO_next",
     ];
     let found = elf.find(&names);
-    let decoder = Decoder::x86_64().ok()?;
+    let decoder = Decoder::of(elf.machine()).ok()?;
     let run = |name: &str| found.get(name).map(|symbol| execute(elf, &decoder, symbol));
     let method = match returned_chain(&run("BIO_method_type")?, &[4])?.as_slice() {
         // The type is the first field of the method.

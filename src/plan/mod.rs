@@ -63,10 +63,10 @@ pub enum GoAt {
     Return,
 }
 
-/// What a hit costs on x86 (DESIGN: the site decides the cost).
+/// What a hit costs (DESIGN: the site decides the cost).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SiteCost {
-    /// A 5-byte nop, which kernels from 6.18 on turn into a call.
+    /// x86: a 5-byte nop, which kernels from 6.18 on turn into a call.
     Nop5,
     /// Emulated by the kernel: one trap.
     Emulated,
@@ -140,13 +140,18 @@ pub struct BioLayout {
 /// # Errors
 /// The file is for another machine, or its code cannot be understood.
 pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
-    match elf.machine() {
-        Machine::X86_64 => match openssl::plan(elf, path)? {
-            Some(plan) => Ok(Some(plan)),
-            None => golang::plan(elf, path),
-        },
-        other => bail!("plan probes in {path}: only x86-64 files are supported, not {other:?}"),
+    let plan = match openssl::plan(elf, path)? {
+        Some(plan) => Some(plan),
+        None => golang::plan(elf, path)?,
+    };
+    // An emulator maps such files; a breakpoint would be one more instruction to translate.
+    if plan.is_some() && elf.machine() != Machine::HOST {
+        bail!(
+            "plan probes in {path}: it has TLS functions for {}, which only an emulator runs here",
+            elf.machine().name()
+        );
     }
+    Ok(plan)
 }
 
 /// Everything to attach to one target.

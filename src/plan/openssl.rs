@@ -110,7 +110,7 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
     let flavor = flavor(elf, &found);
     let planner = Planner {
         elf,
-        decoder: Decoder::x86_64()?,
+        decoder: Decoder::of(elf.machine())?,
         version: version(elf, flavor),
         found: &found,
         flavor,

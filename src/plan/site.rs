@@ -133,7 +133,9 @@ fn straight_line(decoder: &Decoder, code: &[u8], vaddr: u64, needs: Needs) -> Ve
             insn.kind,
             Kind::Push(_) | Kind::Nop | Kind::Endbr | Kind::Other
         );
-        let spoils = Reg::ARGS
+        let spoils = decoder
+            .convention
+            .args
             .iter()
             .take(usize::from(needs.args))
             .any(|r| insn.writes.contains(*r))

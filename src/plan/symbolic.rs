@@ -4,8 +4,11 @@
 //! the stack pointer or something loaded through them, plus a constant; everything else is
 //! unknown, and unknown is never a fact.
 
+mod compute;
+
 use crate::discovery::elf::Elf;
-use crate::plan::disasm::{Decoder, Insn, Kind, Mem, Op, Operand, Reg};
+use crate::plan::disasm::{Condition, Convention, Decoder, Insn, Kind, Op, Operand};
+use compute::{get, set};
 use std::collections::{HashMap, HashSet};
 
 /// Different instructions decoded, instructions executed and paths finished, at most. Getters
@@ -117,7 +120,7 @@ pub struct Store {
 #[derive(Debug, Default)]
 pub struct Run {
     pub loads: Vec<Load>,
-    /// What is returned in rax.
+    /// What is returned.
     pub returns: HashSet<(Value, TypeCheck)>,
     pub stores: HashSet<Store>,
     pub calls: HashSet<Call>,
@@ -171,8 +174,9 @@ impl Run {
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct State {
     pc: u64,
-    regs: [Value; 16],
-    /// 8-byte slots of the stack that hold something known, by offset from the entry's rsp.
+    regs: [Value; 32],
+    /// 8-byte slots of the stack that hold something known, by offset from the stack pointer at
+    /// entry.
     slots: Vec<(i64, Value)>,
     /// What the last comparison compared: equal if the two are.
     compared: Option<(Value, Value)>,
@@ -189,15 +193,15 @@ pub fn execute(elf: &Elf<'_>, decoder: &Decoder, start: u64, size: u64) -> Run {
         insns: HashMap::new(),
         run: Run::default(),
     };
-    let mut regs = [Value::UNKNOWN; 16];
-    for (n, reg) in (0..).zip(Reg::ARGS) {
+    let mut regs = [Value::UNKNOWN; 32];
+    for (n, reg) in (0..).zip(decoder.convention.args) {
         set(&mut regs, reg, Value::arg(n));
     }
     let stack = Value {
         base: Base::Stack,
         plus: 0,
     };
-    set(&mut regs, Reg::RSP, stack);
+    set(&mut regs, decoder.convention.stack, stack);
     let mut waiting = vec![State {
         pc: start,
         regs,
@@ -273,7 +277,7 @@ impl Executor<'_, '_> {
         state.pc = insn.next();
         match insn.kind {
             Kind::Ret => {
-                let result = get(&state.regs, Reg::RAX);
+                let result = get(&state.regs, self.decoder.convention.result);
                 self.run.returns.insert((result, state.checked));
                 return Next::End;
             }
@@ -296,6 +300,9 @@ impl Executor<'_, '_> {
             Kind::Nop | Kind::Endbr => return Next::On,
             Kind::Push(_) | Kind::Other => {}
         }
+        if let Op::Select(condition) = insn.op {
+            return self.select(state, insn, condition);
+        }
         if insn.op == Op::Cmov {
             // Either it moves or it does not: two paths.
             let unmoved = state.clone();
@@ -307,35 +314,67 @@ impl Executor<'_, '_> {
     }
 
     fn branch(&mut self, state: &mut State, insn: &Insn, to: u64) -> Next {
+        let register = insn.operands[0].map(|o| (self.read(state, &o), Value::constant(0)));
+        let (compared, condition) = match insn.op {
+            Op::Jump(condition) => (state.compared, condition),
+            Op::JumpZero => (register, Condition::Equal),
+            Op::JumpNotZero => (register, Condition::NotEqual),
+            _ => (None, Condition::Other),
+        };
+        // A jump out of the function (to its cold part) is followed here: it is still a branch.
         let mut taken = state.clone();
         taken.pc = to;
+        self.choose(state, taken, compared, condition)
+    }
+
+    fn select(&mut self, state: &mut State, insn: &Insn, condition: Condition) -> Next {
+        let [Some(Operand::Reg(to, _)), Some(one), Some(other)] = insn.operands else {
+            self.compute(state, insn, Op::Other);
+            return Next::On;
+        };
+        let (one, other) = (self.read(state, &one), self.read(state, &other));
+        let mut chosen = state.clone();
+        set(&mut chosen.regs, to, one);
+        set(&mut state.regs, to, other);
+        self.choose(state, chosen, state.compared, condition)
+    }
+
+    /// Goes on with `met`, the state in which the condition on what was compared is met, or with
+    /// `state`, in which it is not, or with both.
+    fn choose(
+        &self,
+        state: &mut State,
+        mut met: State,
+        compared: Option<(Value, Value)>,
+        condition: Condition,
+    ) -> Next {
         let mut certain = None;
-        if let (Some((left, right)), Op::JumpEqual | Op::JumpNotEqual) = (state.compared, insn.op) {
-            let jumps_if_equal = insn.op == Op::JumpEqual;
+        if let (Some((left, right)), Condition::Equal | Condition::NotEqual) = (compared, condition)
+        {
+            let wants_equal = condition == Condition::Equal;
             if left.base == Base::Zero && right.base == Base::Zero {
-                certain = Some((left.plus == right.plus) == jumps_if_equal);
+                certain = Some((left.plus == right.plus) == wants_equal);
             }
             if right == Value::constant(0) && self.is_type(left) {
                 let (zero, other) = (TypeCheck::IsZero, TypeCheck::IsNotZero);
-                let (of_taken, of_passed) = if jumps_if_equal {
+                let (if_met, if_not) = if wants_equal {
                     (zero, other)
                 } else {
                     (other, zero)
                 };
                 if state.checked != TypeCheck::None {
-                    certain = Some(state.checked == of_taken);
+                    certain = Some(state.checked == if_met);
                 }
-                (taken.checked, state.checked) = (of_taken, of_passed);
+                (met.checked, state.checked) = (if_met, if_not);
             }
         }
-        // A jump out of the function (to its cold part) is followed here: it is still a branch.
         match certain {
             Some(true) => {
-                *state = taken;
+                *state = met;
                 Next::On
             }
             Some(false) => Next::On,
-            None => Next::Fork(Box::new(taken)),
+            None => Next::Fork(Box::new(met)),
         }
     }
 
@@ -364,7 +403,7 @@ impl Executor<'_, '_> {
     }
 
     fn call(&mut self, state: &State, callee: Callee) {
-        let args = Reg::ARGS.map(|r| get(&state.regs, r));
+        let args = self.decoder.convention.args.map(|r| get(&state.regs, r));
         self.run.calls.insert(Call { callee, args });
     }
 
@@ -376,224 +415,17 @@ impl Executor<'_, '_> {
         }
         self.call(state, callee);
         // What the callee was given a pointer to, it may have changed.
-        for reg in Reg::ARGS {
+        for reg in self.decoder.convention.args {
             let pointer = get(&state.regs, reg);
             if pointer.base == Base::Stack {
                 state.slots.retain(|(at, _)| (at - pointer.plus).abs() >= 8);
             }
         }
-        for reg in [Reg::RAX, Reg::R10, Reg::R11].iter().chain(&Reg::ARGS) {
+        let Convention { args, scratch, .. } = self.decoder.convention;
+        for reg in scratch.iter().chain(args) {
             set(&mut state.regs, *reg, Value::UNKNOWN);
         }
         state.compared = None;
         Next::On
-    }
-
-    /// Everything that is not about control: registers, stack slots, loads, stores.
-    fn compute(&mut self, state: &mut State, insn: &Insn, op: Op) {
-        let [first, second, _] = insn.operands;
-        if insn.locked
-            && let Some(mem) = insn.mem()
-        {
-            self.run.locked.insert(address(state, &mem));
-        }
-        let source = second.map_or(Value::UNKNOWN, |o| self.read(state, &o));
-        let result = match op {
-            Op::Mov | Op::Extend => narrowed(&self.run, source, first, second, op),
-            Op::Lea => match second {
-                Some(Operand::Mem(mem)) => address(state, &mem),
-                _ => Value::UNKNOWN,
-            },
-            Op::Xor | Op::Sub if first.is_some() && first == second => Value::constant(0),
-            Op::Add | Op::Sub if source.base == Base::Zero && is_wide(first) => {
-                let amount = if op == Op::Add {
-                    source.plus
-                } else {
-                    source.plus.wrapping_neg()
-                };
-                first.map_or(Value::UNKNOWN, |o| self.read(state, &o).add(amount))
-            }
-            Op::Push => {
-                let value = first.map_or(Value::UNKNOWN, |o| self.read(state, &o));
-                let top = get(&state.regs, Reg::RSP).add(-8);
-                set(&mut state.regs, Reg::RSP, top);
-                store_slot(state, top, 8, value);
-                return;
-            }
-            Op::Pop => {
-                let top = get(&state.regs, Reg::RSP);
-                let value = slot(state, top);
-                set(&mut state.regs, Reg::RSP, top.add(8));
-                if let Some(Operand::Reg(reg, _)) = first {
-                    set(&mut state.regs, reg, value);
-                }
-                return;
-            }
-            Op::Leave => {
-                let frame = get(&state.regs, Reg::RBP);
-                let callers = slot(state, frame);
-                set(&mut state.regs, Reg::RBP, callers);
-                set(&mut state.regs, Reg::RSP, frame.add(8));
-                return;
-            }
-            Op::Cmp | Op::Test => {
-                let left = first.map_or(Value::UNKNOWN, |o| self.read(state, &o));
-                let known = left != Value::UNKNOWN && source != Value::UNKNOWN;
-                state.compared = match op {
-                    Op::Cmp if known => Some((left, source)),
-                    Op::Test if known && first == second => Some((left, Value::constant(0))),
-                    _ => None,
-                };
-                return;
-            }
-            _ => {
-                // Reads that compute something unknown still say where fields are.
-                if let Some(operand) = first {
-                    self.read(state, &operand);
-                }
-                Value::UNKNOWN
-            }
-        };
-        if !matches!(op, Op::Mov | Op::Extend | Op::Lea) {
-            state.compared = None;
-        }
-        for reg in insn.writes.iter() {
-            set(&mut state.regs, reg, Value::UNKNOWN);
-        }
-        match first {
-            Some(Operand::Reg(reg, _)) if insn.writes.contains(reg) => {
-                set(&mut state.regs, reg, result);
-            }
-            Some(Operand::Mem(mem)) if insn.stores => {
-                let to = address(state, &mem);
-                if let (Base::Arg(arg), Op::Mov) = (to.base, op) {
-                    self.run.stores.insert(Store {
-                        arg,
-                        plus: to.plus,
-                        value: result,
-                        checked: state.checked,
-                    });
-                }
-                store_slot(state, to, mem.size, result);
-            }
-            _ => {}
-        }
-    }
-
-    fn read(&mut self, state: &State, operand: &Operand) -> Value {
-        match operand {
-            Operand::Reg(reg, size) => {
-                let value = get(&state.regs, *reg);
-                let whole = *size >= 4 || self.run.fits(value, *size);
-                if whole { value } else { Value::UNKNOWN }
-            }
-            Operand::Imm(value) => Value::constant(*value),
-            Operand::Mem(mem) => self.load(state, mem),
-            Operand::Other => Value::UNKNOWN,
-        }
-    }
-
-    fn load(&mut self, state: &State, mem: &Mem) -> Value {
-        let from = address(state, mem);
-        match from.base {
-            Base::Stack if mem.size == 8 => slot(state, from),
-            Base::Arg(_) | Base::Load(_) => {
-                let load = Load {
-                    from,
-                    size: mem.size,
-                };
-                let known = self.run.loads.iter().position(|l| *l == load);
-                let index = known.unwrap_or(self.run.loads.len());
-                let Ok(number) = u16::try_from(index) else {
-                    return Value::UNKNOWN;
-                };
-                if known.is_none() {
-                    self.run.loads.push(load);
-                }
-                Value {
-                    base: Base::Load(number),
-                    plus: 0,
-                }
-            }
-            _ => Value::UNKNOWN,
-        }
-    }
-}
-
-/// What a move leaves of `source` in its destination: a narrower register keeps the value of a
-/// load that fits, and small constants; it cuts arguments and pointers.
-fn narrowed(
-    run: &Run,
-    source: Value,
-    first: Option<Operand>,
-    second: Option<Operand>,
-    op: Op,
-) -> Value {
-    let width = |operand| match operand {
-        Some(Operand::Reg(_, size)) => size,
-        Some(Operand::Mem(mem)) => mem.size,
-        _ => 8,
-    };
-    let bytes = width(first).min(width(second));
-    match (source.base, op) {
-        // The rest of the register stays as it was.
-        _ if matches!(first, Some(Operand::Reg(_, 1 | 2))) => Value::UNKNOWN,
-        (Base::Load(_), _) if source.plus == 0 => {
-            // A 64-bit length stored as 32 bits: the field is what it is.
-            let stored = matches!(first, Some(Operand::Mem(_)));
-            if stored || run.fits(source, bytes) {
-                source
-            } else {
-                Value::UNKNOWN
-            }
-        }
-        (Base::Zero, Op::Mov) => source,
-        _ if bytes == 8 => source,
-        _ => Value::UNKNOWN,
-    }
-}
-
-fn is_wide(operand: Option<Operand>) -> bool {
-    matches!(operand, Some(Operand::Reg(_, 8)))
-}
-
-fn address(state: &State, mem: &Mem) -> Value {
-    match mem.base {
-        Some(base) if !mem.complex => get(&state.regs, base).add(mem.disp),
-        _ => Value::UNKNOWN,
-    }
-}
-
-fn get(regs: &[Value; 16], reg: Reg) -> Value {
-    regs.get(usize::from(reg.0))
-        .copied()
-        .unwrap_or(Value::UNKNOWN)
-}
-
-fn set(regs: &mut [Value; 16], reg: Reg, value: Value) {
-    if let Some(slot) = regs.get_mut(usize::from(reg.0)) {
-        *slot = value;
-    }
-}
-
-fn slot(state: &State, at: Value) -> Value {
-    let found = state.slots.iter().find(|(offset, _)| *offset == at.plus);
-    match (at.base, found) {
-        (Base::Stack, Some((_, value))) => *value,
-        _ => Value::UNKNOWN,
-    }
-}
-
-fn store_slot(state: &mut State, to: Value, size: u8, value: Value) {
-    if to.base != Base::Stack {
-        return;
-    }
-    let (from, end) = (to.plus, to.plus.saturating_add(i64::from(size)));
-    state
-        .slots
-        .retain(|(at, _)| at.saturating_add(8) <= from || *at >= end);
-    if size == 8 && value != Value::UNKNOWN && state.slots.len() < MAX_SLOTS {
-        let at = state.slots.partition_point(|(other, _)| *other < from);
-        state.slots.insert(at, (from, value));
     }
 }
