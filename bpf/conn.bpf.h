@@ -143,6 +143,7 @@ static __always_inline void read_tls_facts(struct ts_rec_conn *rec, const struct
 {
 	__u64 field, name;
 	__u32 value;
+	__u8 first;
 
 	field = chase(&layout->version, handle);
 	if (field && read_u32(field, &value))
@@ -155,6 +156,10 @@ static __always_inline void read_tls_facts(struct ts_rec_conn *rec, const struct
 	if (!field || !read_u64(field, &name) || !name)
 		return;
 	if (!layout->sni_len.len) {
+		/* Unlike the other reads, that of a string does not fault its page in: after a fork
+		 * arm64 maps all pages as not accessed yet. */
+		if (bpf_copy_from_user(&first, sizeof(first), (void *)name))
+			return;
 		bpf_probe_read_user_str(rec->sni, sizeof(rec->sni), (void *)name);
 		return;
 	}

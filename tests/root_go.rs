@@ -19,8 +19,10 @@ const ALL: [Start; 3] = [Start::RunsIt, Start::Attaches, Start::WaitsForIt];
 
 /// `None`, after a line that says so, where there is no Go.
 fn debian(test: &str) -> Option<Go> {
-    let ready = lab::can_capture(test) && lab::installed(test, &["go"]);
-    ready.then(golang::debian).flatten()
+    let is_there = lab::place::prebuilt().is_some() || lab::installed(test, &["go"]);
+    (is_there && lab::can_capture(test))
+        .then(golang::debian)
+        .flatten()
 }
 
 /// Runs a scenario under a capture that begins in this way.

@@ -301,7 +301,7 @@ fn a_closed_pipe_ends_it_quietly() {
     let mut odd = waiting_odd(dir.path(), "tiny", "start");
     let script = format!(
         "{} -l -p {} 2>{err} | head -1; echo ${{PIPESTATUS[0]}}",
-        env!("CARGO_BIN_EXE_tlssniff"),
+        lab::tlssniff().display(),
         odd.pid(),
         err = dir.path().join("pipe.err").display(),
     );
@@ -347,7 +347,7 @@ fn a_full_disk_leaves_a_readable_file_and_a_message() {
     odd.wait_success(LIMIT);
     let status = sniff.wait(LIMIT);
     let stderr = sniff.stderr_text();
-    let read = Command::new(env!("CARGO_BIN_EXE_tlssniff"))
+    let read = Command::new(lab::tlssniff())
         .args(["--json", "-r"])
         .arg(&file)
         .output()

@@ -437,7 +437,7 @@ fn packets_go_into_a_pipe_to_tcpdump() {
     let dir = lab::new_dir();
     let script = format!(
         "{sniff} -w - -- sh -c 'exec {odd} plain >&2' | tcpdump -nr -",
-        sniff = env!("CARGO_BIN_EXE_tlssniff"),
+        sniff = lab::tlssniff().display(),
         odd = lab::odd().display(),
     );
     let mut shell = Running::start(Command::new("sh").args(["-c", &script]), dir.path());
@@ -461,7 +461,7 @@ fn packets_to_a_terminal_are_refused() {
         return;
     }
     let dir = lab::new_dir();
-    let line = format!("{} -w - -- true", env!("CARGO_BIN_EXE_tlssniff"));
+    let line = format!("{} -w - -- true", lab::tlssniff().display());
     let mut script = Command::new("script");
     let mut running = Running::start(script.args(["-qec", &line, "/dev/null"]), dir.path());
     let status = running.wait(LIMIT);

@@ -639,7 +639,7 @@ fn a_psycopg_wheel_with_its_own_libssl_is_captured() {
 
 /// A virtual environment with a psycopg wheel, made once.
 fn psycopg() -> Option<std::path::PathBuf> {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("psycopg");
+    let directory = lab::place::scratch().join("psycopg");
     let python = directory.join("bin/python3");
     let works = || {
         let import = Command::new(&python)

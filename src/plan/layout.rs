@@ -144,13 +144,19 @@ fn alpn(run: &Run) -> Option<(LoadChain, LoadChain)> {
     same.then_some((data, len))
 }
 
-/// `SSL_up_ref` adds to the count with a locked instruction, or in `LibreSSL` with a call that is
-/// given its address.
+/// `SSL_up_ref` adds to the count with a locked instruction, in `LibreSSL` with a call that is
+/// given its address, or on arm64 with a call of `__aarch64_ldadd4_relax(1, &references)`, which
+/// the compiler puts into each library and `strip` leaves without a name.
 fn references(run: &Run) -> Option<LoadChain> {
+    let one = Value {
+        base: Base::Zero,
+        plus: 1,
+    };
     let called = run.calls.iter().filter_map(|call| match &call.callee {
         Callee::Import(name) if name == "CRYPTO_add_lock" || name == "CRYPTO_atomic_add" => {
             Some(call.args[0])
         }
+        Callee::Local(_) if call.args[0] == one => Some(call.args[1]),
         _ => None,
     });
     let mut distinct: BTreeSet<u32> = run
@@ -168,28 +174,24 @@ fn references(run: &Run) -> Option<LoadChain> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::discovery::elf::Machine;
+    use crate::plan::compiled::{BOTH, library};
     use std::process::Command;
 
     const LIBSSL: &str = "/lib/x86_64-linux-gnu/libssl.so.3";
     const LIBCRYPTO: &str = "/lib/x86_64-linux-gnu/libcrypto.so.3";
 
-    /// The layout that is learnt from getters written in C; `None` without a compiler.
-    fn learn(source: &str, options: &[&str]) -> Option<Layout> {
-        let dir = tempfile::tempdir().unwrap();
-        let (input, output) = (dir.path().join("in.c"), dir.path().join("out.so"));
-        std::fs::write(&input, source).unwrap();
-        let status = Command::new("cc")
-            .args(["-shared", "-fPIC", "-nostdlib", "-o"])
-            .arg(&output)
-            .arg(&input)
-            .args(options)
-            .status()
-            .ok()?;
-        assert!(status.success());
-        let data = std::fs::read(&output).unwrap();
+    /// The layout that is learnt from getters written in C.
+    fn learn_of(machine: Machine, source: &str, options: &[&str]) -> Layout {
+        let data = library(machine, source, options);
         let elf = Elf::parse(&data).unwrap();
-        let decoder = Decoder::x86_64().unwrap();
-        Some(ssl_layout(&elf, &decoder, &elf.find(&SSL_GETTERS)))
+        let decoder = Decoder::of(machine).unwrap();
+        ssl_layout(&elf, &decoder, &elf.find(&SSL_GETTERS))
+    }
+
+    /// As `cc` compiles them: how a choice is compiled is another matter with each compiler.
+    fn learn(source: &str, options: &[&str]) -> Layout {
+        learn_of(Machine::X86_64, source, options)
     }
 
     #[test]
@@ -273,9 +275,7 @@ mod tests {
     #[test]
     fn chains_of_pointers_are_followed_however_compiled() {
         for options in [&["-O2"], &["-O0"], &["-Os"]] {
-            let Some(layout) = learn(S3, options) else {
-                return;
-            };
+            let layout = learn(S3, options);
             let expected = (vec![24, 56], vec![24, 64]);
             // Without optimisation, `*data` is read back through the argument: then unknown.
             match layout.alpn {
@@ -298,9 +298,7 @@ mod tests {
                 if (s->type == 0) return s->version;
                 return *(int *)((char *)s + 12);
             }";
-        let Some(layout) = learn(source, &["-O2"]) else {
-            return;
-        };
+        let layout = learn(source, &["-O2"]);
         assert_eq!(layout.rbio, Some(vec![0x50]));
         assert_eq!(layout.version, Some(vec![0x58]));
     }
@@ -312,9 +310,7 @@ mod tests {
             int SSL_version(struct ssl *s) { return s->a ? s->c : s->d; }
             int SSL_is_server(struct ssl *s) { return s->c & 1; }
             void *SSL_get_rbio(struct ssl *s) { return s->b + 5; }";
-        let Some(layout) = learn(source, &["-O2", "-fno-if-conversion"]) else {
-            return;
-        };
+        let layout = learn(source, &["-O2", "-fno-if-conversion"]);
         assert_eq!(layout, Layout::default());
     }
 
@@ -329,9 +325,52 @@ mod tests {
                 if (s->server && busy(s)) return s->session->name;
                 return s->session && !s->name ? s->session->name : s->name;
             }";
-        let Some(layout) = learn(source, &["-O2"]) else {
-            return;
-        };
-        assert_eq!(layout.sni, Some(vec![8]));
+        for machine in BOTH {
+            let layout = learn_of(machine, source, &["-O2"]);
+            assert_eq!(layout.sni, Some(vec![8]), "{machine:?}");
+        }
+    }
+
+    #[test]
+    fn fields_and_chains_are_found_on_both_machines() {
+        let source = "
+            struct s3 { long a[7]; char *alpn; unsigned long alpn_len; };
+            struct ssl { int version; void *method; void *rbio; struct s3 *s3; int server; };
+            void SSL_get0_alpn_selected(struct ssl *s, char **data, unsigned *len) {
+                *data = s->s3->alpn; *len = s->s3->alpn_len; }
+            void *SSL_get_rbio(struct ssl *s) { return s->rbio; }
+            int SSL_version(struct ssl *s) { return s->version; }
+            int SSL_is_server(struct ssl *s) { return s->server; }";
+        for machine in BOTH {
+            for option in ["-O2", "-Os"] {
+                let layout = learn_of(machine, source, &[option]);
+                assert_eq!(layout.rbio, Some(vec![16]), "{machine:?}");
+                assert_eq!(layout.version, Some(vec![0]), "{machine:?}");
+                assert_eq!(layout.server, Some(vec![32]), "{machine:?}");
+                let alpn = (vec![24, 56], vec![24, 64]);
+                assert_eq!(layout.alpn, Some(alpn), "{machine:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn references_are_counted_inline_or_by_a_function_of_the_compiler() {
+        let inline = "
+            struct ssl { long a[5]; int references; };
+            int SSL_up_ref(struct ssl *s) {
+                return __atomic_fetch_add(&s->references, 1, __ATOMIC_RELAXED) > 0; }";
+        let outline = "
+            struct ssl { long a[5]; int references; };
+            __attribute__((visibility(\"hidden\"))) int ldadd(int, int *);
+            __asm__(\".text\\nldadd: ret\\n\");
+            int SSL_up_ref(struct ssl *s) { return ldadd(1, &s->references) > 0; }";
+        for (machine, source, options) in [
+            (Machine::X86_64, inline, &["-O2", "-s"][..]),
+            (Machine::Aarch64, inline, &["-O2", "-s", "-march=armv8.1-a"]),
+            (Machine::Aarch64, outline, &["-O2", "-s"]),
+        ] {
+            let layout = learn_of(machine, source, options);
+            assert_eq!(layout.references, Some(vec![40]), "{machine:?} {source}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Decides where in a target to probe and which layout offsets BPF needs; knows no BPF.
 
+#[cfg(test)]
+mod compiled;
 pub mod disasm;
 pub mod golang;
 pub mod layout;

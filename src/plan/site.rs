@@ -1,13 +1,13 @@
 //! Chooses the instruction of a function to put a probe on.
 //!
-//! The kernel emulates `push`, `nop`, `call`, `jmp` and conditional jumps under a uprobe and
-//! single-steps the rest, which costs nine times as much on a virtual machine. A site must see
-//! the argument registers as the caller left them, and be passed exactly once by every call.
-//! Facts about the kernel: arch/x86/kernel/uprobes.c (`branch_setup_xol_ops`,
-//! `push_setup_xol_ops`, `is_prefix_bad`).
+//! The kernel emulates some instructions under a uprobe and single-steps the rest, which costs nine
+//! times as much on a virtual machine. A site must see the argument registers as the caller left
+//! them, and be passed exactly once by every call.
+
+mod cost;
 
 use crate::plan::SiteCost;
-use crate::plan::disasm::{Decoder, Insn, Kind, Reg};
+use crate::plan::disasm::{Decoder, Insn, Kind};
 use anyhow::{Result, bail};
 use std::collections::HashSet;
 
@@ -20,7 +20,7 @@ const MAX_STRAIGHT_LINE: usize = 40;
 pub struct Needs {
     /// How many argument registers, in the order of the calling convention, must be intact.
     pub args: u8,
-    /// The return is probed too: the return address must be where the stack pointer points.
+    /// The return is probed too: the return address must be where the caller left it.
     pub returns: bool,
 }
 
@@ -67,7 +67,7 @@ pub fn plan_site(
             .ok()
             .and_then(|o| code.get(o..o + usize::from(insn.len)))
             .unwrap_or_default();
-        let cost = match cost(insn, bytes) {
+        let cost = match cost::of(decoder.machine, insn, bytes) {
             // The call that replaces the nop writes below the stack pointer on 6.18.
             Some(SiteCost::Nop5) if step.has_stored => continue,
             Some(cost) => cost,
@@ -133,13 +133,14 @@ fn straight_line(decoder: &Decoder, code: &[u8], vaddr: u64, needs: Needs) -> Ve
             insn.kind,
             Kind::Push(_) | Kind::Nop | Kind::Endbr | Kind::Other
         );
-        let spoils = decoder
-            .convention
-            .args
-            .iter()
-            .take(usize::from(needs.args))
-            .any(|r| insn.writes.contains(*r))
-            || (needs.returns && insn.writes.contains(Reg::RSP));
+        let convention = decoder.convention;
+        let args = convention.args.iter().take(usize::from(needs.args));
+        // Where a return address is that is signed with the stack pointer (`paciasp`), the kernel
+        // must have replaced it before.
+        let returns = convention.link.iter().chain([&convention.stack]);
+        let spoils = args
+            .chain(returns.filter(|_| needs.returns))
+            .any(|r| insn.writes.contains(*r));
         let stores = insn.stores || matches!(insn.kind, Kind::Push(_));
         line.push(Step { insn, has_stored });
         // The instruction itself is fine: a probe fires before it executes.
@@ -151,43 +152,10 @@ fn straight_line(decoder: &Decoder, code: &[u8], vaddr: u64, needs: Needs) -> Ve
     line
 }
 
-/// What the kernel makes of a probe on this instruction; `None` when it refuses, or when stepping
-/// would not end at the next instruction.
-fn cost(insn: &Insn, bytes: &[u8]) -> Option<SiteCost> {
-    const REFUSED_PREFIXES: [u8; 5] = [0xf0, 0x26, 0x2e, 0x36, 0x3e];
-    let prefixes = bytes.iter().take_while(|b| {
-        matches!(b, 0x66 | 0x67 | 0xf2 | 0xf3 | 0x64 | 0x65) || REFUSED_PREFIXES.contains(b)
-    });
-    let (mut has_66, mut count) = (false, 0);
-    for prefix in prefixes {
-        if REFUSED_PREFIXES.contains(prefix) {
-            return None;
-        }
-        has_66 |= *prefix == 0x66;
-        count += 1;
-    }
-    let opcode = bytes.get(count..).unwrap_or_default();
-    match (insn.kind, opcode) {
-        (Kind::Trap, _) => None,
-        (Kind::Nop, [0x0f, 0x1f, ..]) if bytes.len() == 5 => Some(SiteCost::Nop5),
-        (Kind::Nop, [0x90 | 0x0f, ..]) => Some(SiteCost::Emulated),
-        (Kind::Push(_), [0x50..=0x57] | [0x41, 0x50..=0x57]) if count == 0 => {
-            Some(SiteCost::Emulated)
-        }
-        // A branch with an operand-size prefix means different things to Intel and AMD.
-        (Kind::Call(_) | Kind::Jump(_) | Kind::Branch(_), _) if has_66 => None,
-        (Kind::Call(_), [0xe8, ..])
-        | (Kind::Jump(_), [0xeb | 0xe9, ..])
-        | (Kind::Branch(_), [0x70..=0x7f, ..] | [0x0f, 0x80..=0x8f, ..]) => {
-            Some(SiteCost::Emulated)
-        }
-        _ => Some(SiteCost::SingleStepped),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::discovery::elf::Machine;
 
     const CALL: Needs = Needs {
         args: 4,
@@ -329,6 +297,34 @@ mod tests {
             sites(&[0xff, 0x37, 0xc3], CALL)[0].1,
             SiteCost::SingleStepped
         );
+    }
+
+    fn arm64_sites(words: &[u32], needs: Needs) -> Vec<(u64, SiteCost)> {
+        let decoder = Decoder::of(Machine::Aarch64).unwrap();
+        let code: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+        plan_site(&decoder, &code, 0x1000, needs)
+            .map(|all| all.iter().map(|c| (c.offset, c.cost)).collect())
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn on_arm64_a_return_is_probed_before_its_address_is_signed_or_stored() {
+        const PACIASP: u32 = 0xd503_233f;
+        const STP: u32 = 0xa9bd_7bfd; // stp x29, x30, [sp, #-48]!
+        const CBZ_X0: u32 = 0xb400_0080;
+        const RET: u32 = 0xd65f_03c0;
+        let first = (0, SiteCost::SingleStepped);
+        for prologue in [PACIASP, STP] {
+            let code = [prologue, CBZ_X0, RET];
+            assert_eq!(arm64_sites(&code, CALL), [first], "{prologue:#x}");
+            let entry = [(4, SiteCost::Emulated), first];
+            assert_eq!(arm64_sites(&code, ENTRY), entry, "{prologue:#x}");
+        }
+        // mov x8, x1; cbz x0
+        let code = [0xaa01_03e8, CBZ_X0, STP, RET];
+        assert_eq!(arm64_sites(&code, CALL), [(4, SiteCost::Emulated), first]);
+        // mov x1, x8; cbz x0: an argument is gone
+        assert_eq!(arm64_sites(&[0xaa08_03e1, CBZ_X0, RET], CALL), [first]);
     }
 
     #[test]

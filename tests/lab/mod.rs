@@ -9,6 +9,7 @@
 pub mod capture;
 pub mod golang;
 pub mod oracle;
+pub mod place;
 pub mod process;
 pub mod servers;
 pub mod sniff;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub use capture::{Capture, Conn};
 pub use oracle::{Checks, Truth};
+pub use place::{programs, tlssniff};
 pub use process::Running;
 pub use sniff::Sniff;
 
@@ -74,11 +76,9 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
 
 /// A fresh directory that goes with its owner.
 pub fn new_dir() -> tempfile::TempDir {
-    let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    fs::create_dir_all(parent).unwrap();
     let dir = tempfile::Builder::new()
         .prefix("lab")
-        .tempdir_in(parent)
+        .tempdir_in(place::scratch())
         .unwrap();
     // servers give up root and must still reach their files
     open_to_all(dir.path());
@@ -115,11 +115,6 @@ pub fn wait_until(what: &str, limit: Duration, mut ready: impl FnMut() -> bool) 
         assert!(Instant::now() < end, "timed out after {limit:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
-}
-
-/// The directory of the test programs' sources.
-pub fn programs() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs")
 }
 
 /// The program `odd`, built once.
@@ -187,7 +182,10 @@ pub fn fresh_libssl(dir: &Path) -> PathBuf {
 
 fn build(name: &str, sources: &[&str], libraries: &[&str]) -> PathBuf {
     let directory = programs();
-    let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let built = place::scratch().join(name);
+    if place::prebuilt().is_some() {
+        return built;
+    }
     let changed = |file: &Path| file.metadata().and_then(|m| m.modified()).ok();
     let newest = fs::read_dir(&directory)
         .unwrap()
@@ -197,7 +195,6 @@ fn build(name: &str, sources: &[&str], libraries: &[&str]) -> PathBuf {
     if changed(&built).is_some_and(|time| time > newest) {
         return built;
     }
-    fs::create_dir_all(built.parent().unwrap()).unwrap();
     // built aside and renamed: another test crate may be running the old one
     let aside = built.with_extension(std::process::id().to_string());
     let output = Command::new("gcc")
@@ -228,8 +225,7 @@ pub struct Certificate {
 pub fn certificate() -> &'static Certificate {
     static MADE: OnceLock<Certificate> = OnceLock::new();
     MADE.get_or_init(|| {
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        fs::create_dir_all(dir).unwrap();
+        let dir = place::scratch();
         let stem = std::process::id();
         let made = Certificate {
             cert: dir.join(format!("cert-{stem}.pem")),

@@ -16,7 +16,7 @@ pub struct Sniff {
 
 /// A `tlssniff` with these arguments, not started yet.
 pub fn command<S: AsRef<OsStr>>(args: &[S]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tlssniff"));
+    let mut command = Command::new(super::tlssniff());
     command.args(args);
     command.env_remove("SUDO_USER");
     command
