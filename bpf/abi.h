@@ -102,6 +102,18 @@ struct ts_chain {
 	__u32 len;
 };
 
+/* At a probe in a function that runs last before one of Go's returns: bytes from the stack pointer
+ * to that function's return address, to where the stack pointer was when the call began, and to the
+ * call's result; and from the probe to the code of the call, which is of no size where there is
+ * none. */
+struct ts_go_defer {
+	__u32 to_return;
+	__u32 to_entry;
+	__u32 to_result;
+	__s32 caller;
+	__u32 caller_size;
+};
+
 /* What the planner learnt of a target's structures. */
 struct ts_layout {
 	struct ts_chain rbio;
@@ -116,7 +128,8 @@ struct ts_layout {
 	__u32 bio_num;
 	__u32 bio_next;
 	__u32 bio_known;
-	__u32 goid; /* in runtime.g; 0: not known */
+	__u32 goid;                     /* in runtime.g; 0: not known */
+	struct ts_go_defer go_defer[2]; /* by enum ts_dir */
 };
 
 /* Addresses in network byte order, IPv4 in the first four bytes; ports in host byte order. */
@@ -211,7 +224,7 @@ struct ts_rec_hold {
 };
 
 _Static_assert(sizeof(struct ts_chain) == 20, "ts_chain");
-_Static_assert(sizeof(struct ts_layout) == 180, "ts_layout");
+_Static_assert(sizeof(struct ts_layout) == 220, "ts_layout");
 _Static_assert(sizeof(struct ts_addr) == 48, "ts_addr");
 _Static_assert(sizeof(struct ts_conn_key) == 16, "ts_conn_key");
 _Static_assert(sizeof(struct ts_conn) == 88, "ts_conn");

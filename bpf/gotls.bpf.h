@@ -246,48 +246,82 @@ static __always_inline struct ts_conn *go_conn(const struct frame *frame)
 	return conn;
 }
 
-SEC("uprobe.multi.s")
-int go_returns(struct pt_regs *regs)
+/* A call that began with the stack pointer at `entry` returns `n`. */
+static __always_inline void go_finish(struct go_call_key *key, const struct go_call *now,
+				      __u64 cookie, __u64 entry, s64 n)
 {
-	__u64 cookie = bpf_get_attach_cookie(regs);
-	struct go_call_key key = {.tgid = current_tgid()};
-	struct go_call now = {}, *then;
-	struct ts_layout *layout;
+	__u32 target = cookie_target(cookie);
 	struct frame frame = {};
+	struct ts_layout *layout;
+	struct go_call *then;
 	struct ts_conn *conn;
-	__u32 target;
-	s64 n;
 
-	stay_on_kernel_stack(regs);
-	if (!is_traced())
-		return 0;
-	key.g = current_g(regs, cookie);
-	if (!go_stack(key.g, &now))
-		return 0;
-	key.from_hi = now.hi - PT_REGS_SP(regs);
-	then = bpf_map_lookup_elem(&go_calls, &key);
+	key->from_hi = now->hi - entry;
+	then = bpf_map_lookup_elem(&go_calls, key);
 	/* One that a panic left behind at the same place may be of another function. */
 	if (!then || cookie_func(then->cookie) != cookie_func(cookie) ||
-	    cookie_target(then->cookie) != cookie_target(cookie))
-		return 0;
+	    cookie_target(then->cookie) != target)
+		return;
 	frame.handle = then->conn;
 	frame.buf = then->buf;
 	frame.entered = then->entered;
 	frame.cookie = then->cookie;
 	/* The buffer has moved with the stack. */
 	if (frame.buf >= then->lo && frame.buf < then->hi)
-		frame.buf += now.hi - then->hi;
-	bpf_map_delete_elem(&go_calls, &key);
-	n = go_result(regs, cookie);
-	target = cookie_target(cookie);
+		frame.buf += now->hi - then->hi;
+	bpf_map_delete_elem(&go_calls, key);
 	layout = bpf_map_lookup_elem(&layouts, &target);
 	if (n <= 0 || !layout)
-		return 0;
+		return;
 	if (layout->goid)
-		read_u64(key.g + layout->goid, &frame.goid);
+		read_u64(key->g + layout->goid, &frame.goid);
 	conn = go_conn(&frame);
 	if (conn)
 		tell_data(conn, &frame, n, layout);
+}
+
+SEC("uprobe.multi.s")
+int go_returns(struct pt_regs *regs)
+{
+	__u64 cookie = bpf_get_attach_cookie(regs);
+	struct go_call_key key = {.tgid = current_tgid()};
+	struct go_call now = {};
+
+	stay_on_kernel_stack(regs);
+	if (!is_traced())
+		return 0;
+	key.g = current_g(regs, cookie);
+	if (go_stack(key.g, &now))
+		go_finish(&key, &now, cookie, PT_REGS_SP(regs), go_result(regs, cookie));
+	return 0;
+}
+
+/* In a function that a call has deferred, and that is the last to run before the call's return. */
+SEC("uprobe.multi.s")
+int go_defers(struct pt_regs *regs)
+{
+	__u64 cookie = bpf_get_attach_cookie(regs), sp = PT_REGS_SP(regs), caller;
+	struct go_call_key key = {.tgid = current_tgid()};
+	__u32 target = cookie_target(cookie);
+	struct go_call now = {};
+	const struct ts_go_defer *at;
+	struct ts_layout *layout;
+	s64 n;
+
+	stay_on_kernel_stack(regs);
+	if (!is_traced())
+		return 0;
+	layout = bpf_map_lookup_elem(&layouts, &target);
+	if (!layout)
+		return 0;
+	at = &layout->go_defer[cookie_dir(cookie) & 1];
+	/* In a panic it is the runtime that calls. */
+	if (!read_u64(sp + at->to_return, &caller) ||
+	    caller - (PT_REGS_IP(regs) + at->caller) >= at->caller_size)
+		return 0;
+	key.g = current_g(regs, cookie);
+	if (go_stack(key.g, &now) && read_u64(sp + at->to_result, (__u64 *)&n))
+		go_finish(&key, &now, cookie, sp + at->to_entry, n);
 	return 0;
 }
 

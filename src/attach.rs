@@ -399,6 +399,7 @@ impl Place {
         links.extend(self.link_probes(bpf.event_program(), &of(Program::Event), false)?);
         // Returns first: an entry whose return is not seen would be told of at the next one.
         links.extend(self.link_all(bpf.go_return_program(), &of(Program::GoReturn))?);
+        links.extend(self.link_all(bpf.go_defer_program(), &of(Program::GoDefer))?);
         links.extend(self.link_all(bpf.go_enter_program(), &of(Program::GoEnter))?);
         Ok(links)
     }
@@ -513,6 +514,7 @@ enum Program {
     Event,
     GoEnter,
     GoReturn,
+    GoDefer,
 }
 
 fn program(action: Action) -> Program {
@@ -521,6 +523,9 @@ fn program(action: Action) -> Program {
         Action::Go {
             at: GoAt::Return, ..
         } => Program::GoReturn,
+        Action::Go {
+            at: GoAt::Defer, ..
+        } => Program::GoDefer,
         Action::Go { .. } => Program::GoEnter,
         _ => Program::Event,
     }

@@ -1,7 +1,7 @@
 //! Loads the BPF object and wraps its maps.
 #![allow(unsafe_code)]
 
-use crate::plan::{BioLayout, Layout, LoadChain};
+use crate::plan::{BioLayout, Deferred, Layout, LoadChain};
 use anyhow::{Context, Result};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, ProgramMut};
@@ -25,7 +25,7 @@ use skel::{TlssniffSkel, TlssniffSkelBuilder};
 
 // The same numbers as in bpf/abi.h: what the skeleton made of the types must be what C meant.
 const _: () = {
-    assert!(size_of::<types::ts_layout>() == 180);
+    assert!(size_of::<types::ts_layout>() == 220);
     assert!(size_of::<types::ts_conn_key>() == 16);
     assert!(size_of::<types::ts_conn>() == 88);
     assert!(offset_of!(types::ts_conn, off) == 8);
@@ -195,6 +195,10 @@ impl Bpf {
         &self.skel.progs.go_enters
     }
 
+    pub fn go_defer_program(&mut self) -> &ProgramMut<'static> {
+        &self.skel.progs.go_defers
+    }
+
     pub fn go_return_program(&mut self) -> &ProgramMut<'static> {
         &self.skel.progs.go_returns
     }
@@ -225,6 +229,7 @@ impl Bpf {
             bio_num: bio.map_or(0, |bio| bio.num),
             bio_next: bio.map_or(0, |bio| bio.next),
             bio_known: bio.is_some().into(),
+            go_defer: [go_defer(ssl.write_defer), go_defer(ssl.read_defer)],
         };
         self.skel
             .maps
@@ -380,6 +385,16 @@ impl From<types::ts_conn_key> for ConnKey {
             exec_id: key.exec_id,
         }
     }
+}
+
+fn go_defer(known: Option<Deferred>) -> types::ts_go_defer {
+    known.map_or_else(Default::default, |known| types::ts_go_defer {
+        to_return: known.to_return,
+        to_entry: known.to_entry,
+        to_result: known.to_result,
+        caller: known.caller,
+        caller_size: known.caller_size,
+    })
 }
 
 fn chain(offsets: Option<&LoadChain>) -> types::ts_chain {

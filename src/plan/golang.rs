@@ -3,8 +3,10 @@
 //! A Go function begins with a comparison of the stack pointer and a branch to code that lets the
 //! stack grow and begins the function anew. That branch is emulated by the kernel and sees all
 //! arguments; whether it will be taken is in the flags, so BPF can tell the pass that counts.
-//! Returns are probed at each `ret`: a return probe would replace the return address, which Go's
+//! Returns are probed in a deferred function ([`deferred`]) or at each `ret`: a return probe would replace the return address, which Go's
 //! runtime finds when it moves the stack, and end the program (golang/go#22008).
+
+mod deferred;
 
 use crate::discovery::elf::{Elf, Machine};
 use crate::discovery::golang::{self, GoFunction};
@@ -47,20 +49,32 @@ const MAX_FUNCTION: u64 = 64 << 10;
 /// # Errors
 /// There are functions, but none can be probed.
 pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
-    let Some(program) = golang::inspect(elf, NEEDLE, &|name| call_of(name).is_some()) else {
+    let Some(program) = golang::inspect(elf, NEEDLE, &is_wanted) else {
         return Ok(None);
     };
-    if program.functions.is_empty() {
+    if program.functions.iter().all(|f| call_of(&f.name).is_none()) {
         return Ok(None);
     }
     let decoder = Decoder::of(elf.machine())?;
     let mut notes = program.notes;
     let mut probes = Vec::new();
+    let mut layout = layout(program.minor);
     for function in &program.functions {
         let Some(call) = call_of(&function.name) else {
             continue;
         };
-        match plan_function(elf, &decoder, function, call, program.minor) {
+        let inner: Vec<&GoFunction> = program
+            .functions
+            .iter()
+            .filter(|other| is_inside(&other.name, &function.name))
+            .collect();
+        let planner = Planner {
+            elf,
+            decoder: &decoder,
+            function,
+            call,
+        };
+        match planner.plan(program.minor, &inner, &mut layout) {
             Ok(planned) => probes.extend(planned),
             Err(error) => notes.push(format!("{} is not seen: {error:#}", function.name)),
         }
@@ -71,7 +85,6 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
             notes.join("; ")
         );
     }
-    let layout = layout(program.minor);
     if layout.version.is_none() {
         notes.push(format!(
             "TLS version, ALPN and server name are not known: {} is new to this version",
@@ -97,55 +110,106 @@ fn call_of(name: &str) -> Option<GoCall> {
     Some(*call)
 }
 
-fn plan_function(
-    elf: &Elf<'_>,
-    decoder: &Decoder,
-    function: &GoFunction,
+/// Functions that the compiler makes of what is written inside another one, or deferred there:
+/// `….func1`, `….deferwrap1`, `…·dwrap·1`.
+fn is_inside(name: &str, outer: &str) -> bool {
+    let rest = name.strip_prefix(outer);
+    rest.is_some_and(|rest| rest.starts_with(['.', '·']))
+}
+
+fn is_wanted(name: &str) -> bool {
+    let outer = FUNCTIONS.iter().filter_map(|(method, _)| {
+        let end = name.find(NEEDLE)? + NEEDLE.len() + method.len();
+        name.get(..end)
+    });
+    call_of(name).is_some()
+        || outer
+            .filter(|outer| call_of(outer).is_some())
+            .any(|outer| is_inside(name, outer))
+}
+
+struct Planner<'p, 'a> {
+    elf: &'p Elf<'a>,
+    decoder: &'p Decoder,
+    function: &'p GoFunction,
     call: GoCall,
-    minor: Option<u32>,
-) -> Result<Vec<Probe>> {
-    let size = function.size.min(MAX_FUNCTION);
-    let code = elf
-        .code(function.vaddr, size)
-        .context("its code is not in the file")?;
-    let entry = entry(decoder, code, function.vaddr, minor)?;
-    let probe = |offset: u64, at: GoAt, cost: SiteCost, reason: &str| -> Result<Probe> {
-        let vaddr = function
-            .vaddr
-            .checked_add(offset)
+}
+
+impl Planner<'_, '_> {
+    fn plan(
+        &self,
+        minor: Option<u32>,
+        inner: &[&GoFunction],
+        layout: &mut Layout,
+    ) -> Result<Vec<Probe>> {
+        let vaddr = self.function.vaddr;
+        let size = self.function.size.min(MAX_FUNCTION);
+        let code = self
+            .elf
+            .code(vaddr, size)
+            .context("its code is not in the file")?;
+        let entry = entry(self.decoder, code, vaddr, minor)?;
+        let at = vaddr
+            .checked_add(entry.offset)
             .context("its address overflows")?;
+        let mut probes = vec![self.probe(
+            (GoAt::Enter, entry.abi0),
+            at,
+            SiteCost::Emulated,
+            "branch of the stack check, emulated by the kernel",
+        )?];
+        let GoCall::Move(dir) = self.call else {
+            return Ok(probes);
+        };
+        let (cost, known) = match self.decoder.machine {
+            Machine::Aarch64 => (SiteCost::Emulated, None),
+            _ => (SiteCost::SingleStepped, Some(dir).filter(|_| !entry.abi0)),
+        };
+        let mut returns = returns(self.decoder, code, vaddr)?;
+        let place = match known {
+            Some(Dir::In) => Some(&mut layout.read_defer),
+            Some(Dir::Out) => Some(&mut layout.write_defer),
+            None => None,
+        };
+        // Of several copies of a function, one gets the place.
+        if let Some(place) = place.filter(|place| place.is_none())
+            && let Some(planned) =
+                deferred::plan(self.elf, self.decoder, self.function, code, inner)
+        {
+            *place = Some(planned.facts);
+            let at = (GoAt::Defer, false);
+            probes.push(self.probe(at, planned.vaddr, SiteCost::Emulated, &planned.reason)?);
+            returns.retain(|ret| !planned.covers.contains(ret));
+        }
+        for ret in returns {
+            probes.push(self.probe((GoAt::Return, entry.abi0), ret, cost, "ret")?);
+        }
+        Ok(probes)
+    }
+
+    fn probe(
+        &self,
+        (at, abi0): (GoAt, bool),
+        vaddr: u64,
+        cost: SiteCost,
+        reason: &str,
+    ) -> Result<Probe> {
+        let call = self.call;
         Ok(Probe {
-            func: function.name.clone(),
-            action: Action::Go {
-                call,
-                at,
-                abi0: entry.abi0,
-            },
+            func: self.function.name.clone(),
+            action: Action::Go { call, at, abi0 },
             site: Site {
                 vaddr,
-                file_offset: elf.file_offset(vaddr).context("it is not in the file")?,
+                file_offset: self
+                    .elf
+                    .file_offset(vaddr)
+                    .context("it is not in the file")?,
                 cost,
                 reason: reason.to_owned(),
             },
             fallbacks: Vec::new(),
         })
-    };
-    let mut probes = vec![probe(
-        entry.offset,
-        GoAt::Enter,
-        SiteCost::Emulated,
-        "branch of the stack check, emulated by the kernel",
-    )?];
-    if let GoCall::Move(_) = call {
-        let cost = match decoder.machine {
-            Machine::Aarch64 => SiteCost::Emulated,
-            _ => SiteCost::SingleStepped,
-        };
-        for offset in returns(decoder, code, function.vaddr)? {
-            probes.push(probe(offset, GoAt::Return, cost, "ret")?);
-        }
     }
-    Ok(probes)
 }
 
 struct Entry {
@@ -231,7 +295,7 @@ fn compared_with(insns: &[Insn]) -> Option<Reg> {
     guard.base.filter(|_| is_guard)
 }
 
-/// Offsets of all returns.
+/// Addresses of all returns.
 fn returns(decoder: &Decoder, code: &[u8], vaddr: u64) -> Result<Vec<u64>> {
     let mut returns = Vec::new();
     let mut next = vaddr;
@@ -241,7 +305,7 @@ fn returns(decoder: &Decoder, code: &[u8], vaddr: u64) -> Result<Vec<u64>> {
         is_whole &= insn.addr == next;
         next = insn.addr.wrapping_add(u64::from(insn.len));
         if insn.kind == Kind::Ret {
-            returns.push(insn.addr.wrapping_sub(vaddr));
+            returns.push(insn.addr);
         }
     });
     if !is_whole || next != vaddr.wrapping_add(code.len() as u64) {

@@ -63,6 +63,8 @@ pub enum GoAt {
     /// On the branch that is taken when the stack has to grow first.
     Enter,
     Return,
+    /// In a function that runs last before the return: see [`Deferred`].
+    Defer,
 }
 
 /// What a hit costs (DESIGN: the site decides the cost).
@@ -122,6 +124,24 @@ pub struct Layout {
     pub references: Option<LoadChain>,
     /// Offset of `goid` in Go's `runtime.g`.
     pub goid: Option<u32>,
+    /// Of Go's `Read`, and of its `Write`.
+    pub read_defer: Option<Deferred>,
+    pub write_defer: Option<Deferred>,
+}
+
+/// What is known at a probe in a function that a Go function has deferred. Distances are in bytes
+/// from the stack pointer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deferred {
+    /// To the return address, which says who calls.
+    pub to_return: u32,
+    /// To where the stack pointer was at the entry of the function that has deferred it.
+    pub to_entry: u32,
+    /// To that function's first result.
+    pub to_result: u32,
+    /// From the probe to the code of that function, and its length.
+    pub caller: i32,
+    pub caller_size: u32,
 }
 
 /// Offsets within `BIO`, learnt from libcrypto.

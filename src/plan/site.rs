@@ -4,7 +4,7 @@
 //! times as much on a virtual machine. A site must see the argument registers as the caller left
 //! them, and be passed exactly once by every call.
 
-mod cost;
+pub mod cost;
 
 use crate::plan::SiteCost;
 use crate::plan::disasm::{Decoder, Insn, Kind};

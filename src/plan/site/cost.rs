@@ -6,7 +6,7 @@ use crate::plan::disasm::{Insn, Kind};
 
 /// `None` when the kernel refuses the probe, or when stepping would not end at the next
 /// instruction. `bytes` are those of the instruction.
-pub(super) fn of(machine: Machine, insn: &Insn, bytes: &[u8]) -> Option<SiteCost> {
+pub(in crate::plan) fn of(machine: Machine, insn: &Insn, bytes: &[u8]) -> Option<SiteCost> {
     match machine {
         Machine::Aarch64 => arm64(u32::from_le_bytes(bytes.try_into().ok()?)),
         _ => x86(insn, bytes),
