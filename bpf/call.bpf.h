@@ -8,24 +8,6 @@
 #include "maps.bpf.h"
 #include "user.bpf.h"
 
-/* Creation may fail for a moment while another thread of this CPU is in the same code. */
-#define STORAGE_TRIES 4
-
-static __always_inline struct thread *current_thread(void)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct thread *thread;
-	int i;
-
-	for (i = 0; i < STORAGE_TRIES; i++) {
-		thread = bpf_task_storage_get(&threads, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-		if (thread)
-			return thread;
-	}
-	count(TS_CTR_MISSED_CALLS, 1);
-	return NULL;
-}
-
 static __always_inline bool is_data(__u8 action)
 {
 	return action == TS_ACT_READ || action == TS_ACT_WRITE;
@@ -72,7 +54,7 @@ static __always_inline void note_tunnel(struct thread *thread, __u64 handle, __u
 	frame = frame_at(thread, below);
 	if (!frame->want_addr || frame->handle == handle)
 		return;
-	if (bpf_copy_from_user(head, sizeof(head), (void *)buf))
+	if (!read_user(head, sizeof(head), buf))
 		return;
 	/* ContentType 20 … 23, legacy_record_version 3.x: RFC 8446, section 5.1 */
 	if (head[0] < 20 || head[0] > 23 || head[1] != 3)
@@ -208,6 +190,31 @@ static __always_inline void handshake_returned(struct pt_regs *regs, struct fram
 	conn->settled = conn->announced;
 }
 
+/* Bytes by which the stack pointer is higher after a return than at the function's entry. */
+#if defined(__TARGET_ARCH_x86)
+#define RETURN_POPS 8
+#else
+#define RETURN_POPS 0
+#endif
+
+/* The slot of the call that is returning, 0: its beginning was not worth one. */
+static __always_inline __u64 returning_slot(struct pt_regs *regs, __u64 cookie)
+{
+	__u64 sp = PT_REGS_SP(regs) - RETURN_POPS;
+	struct thread *thread = this_thread();
+	__u32 i;
+
+	if (!thread)
+		return 0;
+	for (i = 0; i < MAX_DEPTH; i++) {
+		if (i >= thread->depth)
+			break;
+		if (thread->frames[i].sp == sp && thread->frames[i].cookie == cookie)
+			return i + 1;
+	}
+	return 0;
+}
+
 static __always_inline int exit_call(struct pt_regs *regs, __u64 slot)
 {
 	struct thread *thread;
@@ -215,7 +222,7 @@ static __always_inline int exit_call(struct pt_regs *regs, __u64 slot)
 	struct frame *frame;
 	__u32 i = slot - 1, target;
 
-	thread = bpf_task_storage_get(&threads, bpf_get_current_task_btf(), NULL, 0);
+	thread = this_thread();
 	if (!thread || i >= MAX_DEPTH || i >= thread->depth)
 		return 0;
 	frame = frame_at(thread, i);

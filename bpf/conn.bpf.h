@@ -134,7 +134,7 @@ static __always_inline void read_alpn(struct ts_rec_conn *rec, const struct ts_l
 	field = chase(&layout->alpn, handle);
 	if (!field || !read_u64(field, &data) || !data)
 		return;
-	if (bpf_copy_from_user(rec->alpn, len & (2 * TS_ALPN_LEN - 1), (void *)data) == 0)
+	if (read_user(rec->alpn, len & (2 * TS_ALPN_LEN - 1), data))
 		rec->alpn_len = len;
 }
 
@@ -158,14 +158,14 @@ static __always_inline void read_tls_facts(struct ts_rec_conn *rec, const struct
 	if (!layout->sni_len.len) {
 		/* Unlike the other reads, that of a string does not fault its page in: after a fork
 		 * arm64 maps all pages as not accessed yet. */
-		if (bpf_copy_from_user(&first, sizeof(first), (void *)name))
+		if (!read_user(&first, sizeof(first), name))
 			return;
 		bpf_probe_read_user_str(rec->sni, sizeof(rec->sni), (void *)name);
 		return;
 	}
 	field = chase(&layout->sni_len, handle);
 	if (field && read_u32(field, &value) && value < TS_SNI_LEN)
-		bpf_copy_from_user(rec->sni, value & (TS_SNI_LEN - 1), (void *)name);
+		read_user(rec->sni, value & (TS_SNI_LEN - 1), name);
 }
 
 static __always_inline void read_process(struct ts_rec_conn *rec)

@@ -4,9 +4,22 @@
 #define TLSSNIFF_EMIT_H
 
 #include "maps.bpf.h"
+#include "user.bpf.h"
 
+/* Since Linux 6.16. */
 extern int bpf_copy_from_user_dynptr(struct bpf_dynptr *dptr, u64 off, u64 size,
-				     const void *unsafe_ptr__ign) __ksym;
+				     const void *unsafe_ptr__ign) __ksym __weak;
+
+/* What is in a record at most where its size must be known beforehand. */
+#define SIZED_CHUNK (32 * 1024)
+/* Records of a call at most where there is no bpf_loop(). */
+#define MAX_RECORDS 64
+
+/* Since Linux 5.17. */
+static __always_inline bool has_loop(void)
+{
+	return bpf_core_enum_value_exists(enum bpf_func_id___known, BPF_FUNC_loop___known);
+}
 
 /* How long a call that is larger than the ring may wait for the reader, per record. */
 #define ROOM_WAIT_NS (20 * 1000 * 1000)
@@ -56,7 +69,76 @@ static __always_inline void wait_for_room(__u64 needed)
 		.needed = needed,
 	};
 
-	bpf_loop(ROOM_WAIT_LOOPS, has_room, &ctx, 0);
+	if (has_loop())
+		bpf_loop(ROOM_WAIT_LOOPS, has_room, &ctx, 0);
+}
+
+static __always_inline bool has_exact_records(void)
+{
+	return config.exact_records && bpf_ksym_exists(bpf_copy_from_user_dynptr);
+}
+
+static __always_inline __u32 chunk(void)
+{
+	return has_exact_records() ? TS_CHUNK : SIZED_CHUNK;
+}
+
+/* A record of the size that it needs. False: no room. */
+static __always_inline bool put_exact(struct chunk_ctx *ctx, __u64 from, __u32 size)
+{
+	struct ts_rec_data *rec = &ctx->rec;
+	struct bpf_dynptr ptr;
+
+	if (bpf_ringbuf_reserve_dynptr(&ring, sizeof(*rec) + size, 0, &ptr)) {
+		bpf_ringbuf_discard_dynptr(&ptr, 0);
+		return false;
+	}
+	if (size && bpf_copy_from_user_dynptr(&ptr, sizeof(*rec), size, (void *)from))
+		rec->flags |= TS_FL_UNREADABLE;
+	bpf_dynptr_write(&ptr, 0, rec, sizeof(*rec), 0);
+	bpf_ringbuf_submit_dynptr(&ptr, wakeup_flags());
+	return true;
+}
+
+/* A record with room for `most` bytes, a constant. */
+static __always_inline bool put_sized(struct chunk_ctx *ctx, __u64 from, __u32 size, __u32 most)
+{
+	struct ts_rec_data *rec = bpf_ringbuf_reserve(&ring, sizeof(*rec) + most, 0);
+	__u64 len = size;
+
+	if (!rec)
+		return false;
+	/* Which the compiler knows, but not the verifier. */
+	barrier_var(len);
+	if (len > most)
+		len = most;
+	if (len && !read_user(rec + 1, len, from))
+		ctx->rec.flags |= TS_FL_UNREADABLE;
+	*rec = ctx->rec;
+	bpf_ringbuf_submit(rec, wakeup_flags());
+	return true;
+}
+
+/* A record of at most twice the size that it needs. */
+static __always_inline bool put_rounded(struct chunk_ctx *ctx, __u64 from, __u32 size)
+{
+	if (size <= 128)
+		return put_sized(ctx, from, size, 128);
+	if (size <= 256)
+		return put_sized(ctx, from, size, 256);
+	if (size <= 512)
+		return put_sized(ctx, from, size, 512);
+	if (size <= 1024)
+		return put_sized(ctx, from, size, 1024);
+	if (size <= 2048)
+		return put_sized(ctx, from, size, 2048);
+	if (size <= 4096)
+		return put_sized(ctx, from, size, 4096);
+	if (size <= 8192)
+		return put_sized(ctx, from, size, 8192);
+	if (size <= 16384)
+		return put_sized(ctx, from, size, 16384);
+	return put_sized(ctx, from, size, SIZED_CHUNK);
 }
 
 /* True when the call has been told to its end. A global function, so that the verifier does not
@@ -64,15 +146,15 @@ static __always_inline void wait_for_room(__u64 needed)
 __noinline int emit_record(struct chunk_ctx *ctx)
 {
 	struct ts_rec_data *rec = &ctx->rec;
-	struct bpf_dynptr ptr;
 	__u64 at;
 	__u32 size = 0;
+	bool told;
 
 	if (!ctx)
 		return 1;
 	at = rec->call_off;
 	if (at < ctx->keep) {
-		size = ctx->keep - at < TS_CHUNK ? ctx->keep - at : TS_CHUNK;
+		size = ctx->keep - at < chunk() ? ctx->keep - at : chunk();
 		rec->len = size;
 	}
 	/* What `-s` cut off belongs to the last record. */
@@ -82,18 +164,14 @@ __noinline int emit_record(struct chunk_ctx *ctx)
 	rec->flags &= ~TS_FL_UNREADABLE;
 	if (rec->call_len >= config.large_call)
 		wait_for_room(size + sizeof(*rec));
-	if (bpf_ringbuf_reserve_dynptr(&ring, sizeof(*rec) + size, 0, &ptr)) {
-		bpf_ringbuf_discard_dynptr(&ptr, 0);
+	if (has_exact_records())
+		told = put_exact(ctx, ctx->buf + at, size);
+	else
+		told = put_rounded(ctx, ctx->buf + at, size);
+	if (!told)
 		ctx->lost += rec->len;
-	} else {
-		if (size &&
-		    bpf_copy_from_user_dynptr(&ptr, sizeof(*rec), size, (void *)(ctx->buf + at))) {
-			rec->flags |= TS_FL_UNREADABLE;
-			ctx->unreadable += rec->len;
-		}
-		bpf_dynptr_write(&ptr, 0, rec, sizeof(*rec), 0);
-		bpf_ringbuf_submit_dynptr(&ptr, wakeup_flags());
-	}
+	else if (rec->flags & TS_FL_UNREADABLE)
+		ctx->unreadable += rec->len;
 	rec->off += rec->len;
 	rec->call_off += rec->len;
 	return rec->call_off >= rec->call_len;
@@ -102,6 +180,25 @@ __noinline int emit_record(struct chunk_ctx *ctx)
 static long emit_next_record(__u32 i, void *ctx)
 {
 	return emit_record(ctx) ? 1 : 0;
+}
+
+static __always_inline void emit_records(struct chunk_ctx *ctx)
+{
+	int i;
+
+	if (ctx->keep <= chunk() && ctx->rec.call_len < config.large_call) {
+		emit_record(ctx);
+		return;
+	}
+	if (has_loop()) {
+		bpf_loop(ctx->keep / chunk() + 1, emit_next_record, ctx, 0);
+		return;
+	}
+	for (i = 0; i < MAX_RECORDS; i++) {
+		if (emit_record(ctx))
+			return;
+	}
+	ctx->lost += ctx->rec.call_len - ctx->rec.call_off;
 }
 
 /* The stream offset has been advanced by the caller: whatever is lost here is seen as a gap. */
@@ -136,10 +233,7 @@ __noinline int emit_data(const struct frame *frame, __u64 conn, __u64 len, __u64
 		ctx.keep = config.snaplen;
 	if (!in_memory)
 		ctx.keep = 0;
-	if (ctx.keep <= TS_CHUNK && len < config.large_call)
-		emit_record(&ctx);
-	else
-		bpf_loop(ctx.keep / TS_CHUNK + 1, emit_next_record, &ctx, 0);
+	emit_records(&ctx);
 	if (ctx.lost) {
 		count(TS_CTR_DROPPED_CALLS, 1);
 		count(TS_CTR_DROPPED_BYTES, ctx.lost);

@@ -143,7 +143,7 @@ static __always_inline void go_conn_event(const struct go_call *call)
 	}
 }
 
-SEC("uprobe.multi.s")
+SEC("uprobe")
 int go_enters(struct pt_regs *regs)
 {
 	struct go_call call = {.cookie = bpf_get_attach_cookie(regs)};
@@ -208,21 +208,26 @@ __noinline int go_addr(__u64 data, struct ts_addr *addr)
 {
 	__u64 conns[MAX_WRAPPERS] = {data};
 	__u32 count = 1, i;
+	int found = 0;
 
 	if (!addr)
 		return 0;
-	for (i = 0; i < MAX_WRAPPERS && i < count; i++) {
+		/* Unrolled, for which it needs a single way out: before Linux 6.6 the verifier
+		 * takes a loop only where its last instruction jumps to its first. */
+#pragma clang loop unroll(full)
+	for (i = 0; i < MAX_WRAPPERS; i++) {
 		__u64 at = conns[i];
 
+		if (found || i >= count)
+			continue;
 		/* What is freed without a Close may be the memory of a socket by now. */
-		if (go_socket(at, addr) || go_tunnel(at, addr))
-			return 1;
-		if (count < MAX_WRAPPERS && read_u64(at + 8, &data) && data)
+		found = go_socket(at, addr) || go_tunnel(at, addr);
+		if (!found && count < MAX_WRAPPERS && read_u64(at + 8, &data) && data)
 			conns[count++ & (MAX_WRAPPERS - 1)] = data;
-		if (count < MAX_WRAPPERS && read_u64(at + 16, &data) && data)
+		if (!found && count < MAX_WRAPPERS && read_u64(at + 16, &data) && data)
 			conns[count++ & (MAX_WRAPPERS - 1)] = data;
 	}
-	return 0;
+	return found;
 }
 
 static __always_inline struct ts_conn *go_conn(const struct frame *frame)
@@ -280,7 +285,7 @@ static __always_inline void go_finish(struct go_call_key *key, const struct go_c
 		tell_data(conn, &frame, n, layout);
 }
 
-SEC("uprobe.multi.s")
+SEC("uprobe")
 int go_returns(struct pt_regs *regs)
 {
 	__u64 cookie = bpf_get_attach_cookie(regs);
@@ -297,7 +302,7 @@ int go_returns(struct pt_regs *regs)
 }
 
 /* In a function that a call has deferred, and that is the last to run before the call's return. */
-SEC("uprobe.multi.s")
+SEC("uprobe")
 int go_defers(struct pt_regs *regs)
 {
 	__u64 cookie = bpf_get_attach_cookie(regs), sp = PT_REGS_SP(regs), caller;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
-/* Configuration, maps and the state of a thread that is inside TLS calls. */
+/* Configuration, maps, and who is looked at. */
 #ifndef TLSSNIFF_MAPS_H
 #define TLSSNIFF_MAPS_H
 
@@ -9,8 +9,6 @@
 #include <bpf/bpf_tracing.h>
 #include "abi.h"
 
-/* TLS in TLS in TLS, each with a handshake inside a read; a power of two. */
-#define MAX_DEPTH 8
 #define MAX_CONNS (256 * 1024)
 
 const volatile struct {
@@ -26,7 +24,9 @@ const volatile struct {
 	__u64 large_call; /* from here on a call waits for room in the ring */
 	__u64 hold_ns;    /* how long a thread waits at most for the probes of its libraries */
 	__u32 hold_all;   /* it waits also for files that user space has noticed */
-	__u32 never;      /* always 0, which the verifier knows and the compiler does not */
+	__u32 can_sleep;  /* uprobe programs do */
+	__u32 exact_records;
+	__u32 never; /* always 0, which the verifier knows and the compiler does not */
 } config = {};
 
 /* Written by user space before it blocks; the next record wakes it. */
@@ -125,40 +125,6 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } counters SEC(".maps");
-
-/* A call in flight. */
-struct frame {
-	__u64 handle;
-	__u64 buf;
-	__u64 out; /* where the count will be, or 0 */
-	__u64 sp;
-	__u64 entered; /* ns since boot */
-	__u64 cookie;
-	__u64 goid;          /* goroutine; 0: none */
-	struct ts_addr addr; /* what the thread used while this was the innermost call */
-	__u8 want_addr;
-	__u8 pad[7];
-};
-
-struct thread {
-	__u32 depth;
-	__u32 pad;
-	struct frame frames[MAX_DEPTH];
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct thread);
-} threads SEC(".maps");
-
-/* The mask says to the verifier what the caller has checked; the barrier keeps it in the code. */
-static __always_inline struct frame *frame_at(struct thread *thread, __u64 i)
-{
-	barrier_var(i);
-	return &thread->frames[i & (MAX_DEPTH - 1)];
-}
 
 static __always_inline __u8 cookie_action(__u64 cookie)
 {

@@ -5,8 +5,9 @@
 
 #include "call.bpf.h"
 
-extern bool bpf_session_is_return(void) __ksym;
-extern __u64 *bpf_session_cookie(void) __ksym;
+/* Since Linux 6.13. */
+extern bool bpf_session_is_return(void) __ksym __weak;
+extern __u64 *bpf_session_cookie(void) __ksym __weak;
 
 SEC("uprobe.session.s")
 int tls_call(struct pt_regs *regs)
@@ -17,6 +18,24 @@ int tls_call(struct pt_regs *regs)
 	if (bpf_session_is_return())
 		return exit_call(regs, *slot);
 	return enter_call(regs, bpf_get_attach_cookie(regs), slot);
+}
+
+/* Without sessions: the beginning and the return are two probes. */
+SEC("uprobe")
+int tls_enters(struct pt_regs *regs)
+{
+	__u64 slot;
+
+	stay_on_kernel_stack(regs);
+	enter_call(regs, bpf_get_attach_cookie(regs), &slot);
+	return 0;
+}
+
+SEC("uprobe")
+int tls_returns(struct pt_regs *regs)
+{
+	stay_on_kernel_stack(regs);
+	return exit_call(regs, returning_slot(regs, bpf_get_attach_cookie(regs)));
 }
 
 /* SSL_free of one of several owners does not end the connection. */
@@ -34,7 +53,7 @@ static __always_inline bool is_last_owner(__u32 target, __u64 handle)
 	return references <= 1;
 }
 
-SEC("uprobe.multi.s")
+SEC("uprobe")
 int tls_event(struct pt_regs *regs)
 {
 	__u64 cookie = bpf_get_attach_cookie(regs);

@@ -12,10 +12,11 @@
 #define PAUSE_LOOPS 16
 #define YIELD_EVERY 64
 
+/* Since Linux 6.7. */
 extern int bpf_iter_task_vma_new(struct bpf_iter_task_vma *it, struct task_struct *task,
-				 __u64 addr) __ksym;
-extern struct vm_area_struct *bpf_iter_task_vma_next(struct bpf_iter_task_vma *it) __ksym;
-extern void bpf_iter_task_vma_destroy(struct bpf_iter_task_vma *it) __ksym;
+				 __u64 addr) __ksym __weak;
+extern struct vm_area_struct *bpf_iter_task_vma_next(struct bpf_iter_task_vma *it) __ksym __weak;
+extern void bpf_iter_task_vma_destroy(struct bpf_iter_task_vma *it) __ksym __weak;
 
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(process_forked, struct task_struct *parent, struct task_struct *child)
@@ -64,6 +65,8 @@ static __always_inline bool has_new_code(bool notice)
 	bool new_code = false;
 	__u8 one = 1;
 
+	if (!bpf_ksym_exists(bpf_iter_task_vma_new))
+		return true;
 	if (bpf_iter_task_vma_new(&it, bpf_get_current_task_btf(), 0))
 		new_code = true;
 	while ((vma = bpf_iter_task_vma_next(&it))) {
@@ -107,7 +110,8 @@ static long is_released(__u32 i, void *data)
 	 * keep its processor, and with it the RCU grace period that user space needs to attach. Of
 	 * the helpers this one passes a cond_resched(), in __get_user_pages(). It also takes the
 	 * mmap_lock, which user space needs for each probe: it must be free nearly always. */
-	if (!(i % YIELD_EVERY))
+	if (!(i % YIELD_EVERY) && bpf_core_enum_value_exists(enum bpf_func_id___known,
+							     BPF_FUNC_copy_from_user_task___known))
 		bpf_copy_from_user_task(&word, sizeof(word), (void *)ctx->stack,
 					bpf_get_current_task_btf(), 0);
 	return now > ctx->deadline;
@@ -124,6 +128,11 @@ static __always_inline void hold(void)
 	};
 	__u64 *ticket;
 
+	/* Who cannot sleep must not wait either: user space could not attach meanwhile. */
+	if (!config.can_sleep || !has_loop()) {
+		tell_process(TS_REC_EXEC, 0);
+		return;
+	}
 	ctx.ticket = __sync_fetch_and_add(&last_ticket, 1) + 1;
 	ctx.deadline = bpf_ktime_get_boot_ns() + config.hold_ns;
 	if (!tell_process(TS_REC_HOLD, ctx.ticket))
@@ -136,7 +145,7 @@ static __always_inline void hold(void)
 
 /* On the function that the dynamic linker calls for debuggers when libraries have been mapped, and
  * before any of their code has run. */
-SEC("uprobe.multi.s")
+SEC("uprobe")
 int libraries_mapped(struct pt_regs *regs)
 {
 	stay_on_kernel_stack(regs);

@@ -4,6 +4,7 @@
 #define TLSSNIFF_SOCK_H
 
 #include "maps.bpf.h"
+#include "thread.bpf.h"
 #include "user.bpf.h"
 
 #define AF_UNIX 1
@@ -79,7 +80,7 @@ static __always_inline int saw_socket(struct sock *sk)
 	struct frame *frame;
 	__u32 top;
 
-	thread = bpf_task_storage_get(&threads, bpf_get_current_task_btf(), NULL, 0);
+	thread = this_thread();
 	if (!thread || !thread->depth)
 		return 0;
 	top = thread->depth - 1;
@@ -157,6 +158,7 @@ __noinline int bio_addr(const struct ts_layout *layout, __u64 handle, struct ts_
 	return false;
 }
 
+/* Since Linux 6.3. */
 SEC("tp_btf/sock_send_length")
 int BPF_PROG(sock_send_length, struct sock *sk, int ret, int flags)
 {
@@ -167,6 +169,19 @@ SEC("tp_btf/sock_recv_length")
 int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 {
 	return saw_socket(sk);
+}
+
+/* Before: what is asked of each send and receive, whatever the kind of socket. */
+SEC("kprobe/security_socket_sendmsg")
+int socket_sends(struct pt_regs *regs)
+{
+	return saw_socket(BPF_CORE_READ((struct socket *)PT_REGS_PARM1(regs), sk));
+}
+
+SEC("kprobe/security_socket_recvmsg")
+int socket_receives(struct pt_regs *regs)
+{
+	return saw_socket(BPF_CORE_READ((struct socket *)PT_REGS_PARM1(regs), sk));
 }
 
 #endif

@@ -1,18 +1,26 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
-/* Reads of the traced program's memory; all may fault pages in, and each says whether it worked. */
+/* Reads of the traced program's memory; each says whether it worked. All fault pages in where the
+ * kernel lets uprobe programs sleep: since Linux 6.0 (commit 8c7dcb84e3b7). */
 #ifndef TLSSNIFF_USER_H
 #define TLSSNIFF_USER_H
 
 #include "maps.bpf.h"
 
+static __always_inline bool read_user(void *to, __u32 size, __u64 addr)
+{
+	if (config.can_sleep)
+		return bpf_copy_from_user(to, size, (void *)addr) == 0;
+	return bpf_probe_read_user(to, size, (void *)addr) == 0;
+}
+
 static __always_inline bool read_u64(__u64 addr, __u64 *value)
 {
-	return bpf_copy_from_user(value, sizeof(*value), (void *)addr) == 0;
+	return read_user(value, sizeof(*value), addr);
 }
 
 static __always_inline bool read_u32(__u64 addr, __u32 *value)
 {
-	return bpf_copy_from_user(value, sizeof(*value), (void *)addr) == 0;
+	return read_user(value, sizeof(*value), addr);
 }
 
 /* Follows all loads of the chain but the last and gives that one's address; 0: not known. A global

@@ -37,6 +37,15 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_TASK_STORAGE = 29,
 };
 
+/* Whether the kernel has a helper is known when the object is loaded (bpf_core_enum_value_exists);
+ * the numbers do not matter. */
+enum bpf_func_id___known {
+	BPF_FUNC_task_storage_get___known = 1,
+	BPF_FUNC_loop___known,
+	BPF_FUNC_ringbuf_reserve_dynptr___known,
+	BPF_FUNC_copy_from_user_task___known,
+};
+
 enum {
 	BPF_ANY = 0,
 	BPF_NOEXIST = 1,
@@ -189,6 +198,7 @@ struct thread_struct {
 struct task_struct {
 	int pid;
 	int tgid;
+	u64 start_time;
 	u64 self_exec_id;
 	struct task_struct *group_leader;
 	struct mm_struct *mm;

@@ -1,13 +1,16 @@
 //! Puts a target's probes in place, once per file.
 
-use crate::bpf::{Bpf, types};
+mod place;
+
+use crate::bpf::Bpf;
 use crate::discovery::content::SparseFile;
 use crate::discovery::elf::Elf;
 use crate::discovery::{FileId, Mapping, ProcFs, Stamp};
-use crate::event::{Dir, Flavor, Lib, Role};
-use crate::plan::{self, Action, BioLayout, Count, GoAt, GoCall, Plan, Probe, Site, SiteCost};
-use anyhow::{Context, Result, bail};
-use libbpf_rs::{Link, ProgramMut, UprobeMultiOpts};
+use crate::event::{Flavor, Lib};
+use crate::plan::{self, BioLayout, Plan};
+use anyhow::{Context, Result};
+use libbpf_rs::Link;
+use place::{How, Place};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -356,10 +359,11 @@ impl Registry {
         let at = Place {
             path: format!("/proc/self/fd/{}", file.as_raw_fd()),
             pid: link_pid,
+            multi: bpf.features.multi,
         };
         let links = match self.contents.get(&mapping.id) {
             Some(Content::Linker(offset)) => {
-                vec![at.link(bpf.hold_program(), &[(*offset, 0)], false)?]
+                at.link(bpf.hold_program(), &[(*offset, 0)], How::Enter)?
             }
             Some(Content::Tls { target, plan }) => {
                 let (target, plan) = (*target, Rc::clone(plan));
@@ -372,210 +376,4 @@ impl Registry {
         self.linked.insert((mapping.id, link_pid), links);
         Ok(())
     }
-}
-
-/// An open file and the process that its breakpoints are for (0: all).
-struct Place {
-    path: String,
-    pid: u32,
-}
-
-impl Place {
-    fn link_plan(&self, bpf: &mut Bpf, target: u32, plan: &Plan) -> Result<Vec<Link>> {
-        let of = |wanted: Program| -> Vec<(&Probe, u64)> {
-            plan.probes
-                .iter()
-                .enumerate()
-                .filter(|(_, probe)| program(probe.action) == wanted)
-                .map(|(index, probe)| {
-                    // Entry and returns of a function go by one number.
-                    let same = plan.probes.iter().position(|p| p.func == probe.func);
-                    let func = same.unwrap_or(index);
-                    (probe, cookie(target, func, probe.action))
-                })
-                .collect()
-        };
-        let mut links = self.link_probes(bpf.call_program(), &of(Program::Call), true)?;
-        links.extend(self.link_probes(bpf.event_program(), &of(Program::Event), false)?);
-        // Returns first: an entry whose return is not seen would be told of at the next one.
-        links.extend(self.link_all(bpf.go_return_program(), &of(Program::GoReturn))?);
-        links.extend(self.link_all(bpf.go_defer_program(), &of(Program::GoDefer))?);
-        links.extend(self.link_all(bpf.go_enter_program(), &of(Program::GoEnter))?);
-        Ok(links)
-    }
-
-    /// All or none of them.
-    fn link_all(&self, program: &ProgramMut<'_>, probes: &[(&Probe, u64)]) -> Result<Option<Link>> {
-        let sites: Vec<(u64, u64)> = probes
-            .iter()
-            .map(|(probe, cookie)| (probe.site.file_offset, *cookie))
-            .collect();
-        match sites.is_empty() {
-            true => Ok(None),
-            false => self.link(program, &sites, false).map(Some),
-        }
-    }
-
-    /// All in one link; one by one, at the next best site, when the kernel refuses one of them.
-    fn link_probes(
-        &self,
-        program: &ProgramMut<'_>,
-        probes: &[(&Probe, u64)],
-        session: bool,
-    ) -> Result<Vec<Link>> {
-        let mut sites: Vec<(u64, u64)> = probes
-            .iter()
-            .map(|(probe, cookie)| (probe.site.file_offset, *cookie))
-            .collect();
-        // Aliases of one function would report each call twice.
-        sites.sort_by_key(|(offset, _)| *offset);
-        sites.dedup_by_key(|(offset, _)| *offset);
-        if sites.is_empty() {
-            return Ok(Vec::new());
-        }
-        let refusal = match self.link(program, &sites, session) {
-            Ok(link) => return Ok(vec![link]),
-            Err(error) => error,
-        };
-        let mut links = Vec::new();
-        for (probe, cookie) in probes {
-            match self.link_somewhere(program, probe, *cookie, session) {
-                Ok(link) => links.push(link),
-                Err(error) => log::warn!("{}: {error:#}", probe.func),
-            }
-        }
-        if links.is_empty() {
-            return Err(refusal);
-        }
-        Ok(links)
-    }
-
-    /// While another tracer sits at a site with arguments of its own, the kernel refuses ours
-    /// (`ref_ctr_offset mismatch` in the kernel log); another site of the function works.
-    fn link_somewhere(
-        &self,
-        program: &ProgramMut<'_>,
-        probe: &Probe,
-        cookie: u64,
-        session: bool,
-    ) -> Result<Link> {
-        let mut refusal = None;
-        for site in std::iter::once(&probe.site).chain(&probe.fallbacks) {
-            match self.link(program, &[(site.file_offset, cookie)], session) {
-                Ok(link) => {
-                    tell_cost(&probe.func, site);
-                    return Ok(link);
-                }
-                Err(error) => refusal = Some(error),
-            }
-        }
-        match refusal {
-            Some(error) => Err(error),
-            None => bail!("no site to attach to"),
-        }
-    }
-
-    fn link(&self, program: &ProgramMut<'_>, sites: &[(u64, u64)], session: bool) -> Result<Link> {
-        let offsets: Result<Vec<usize>, _> = sites
-            .iter()
-            .map(|(offset, _)| usize::try_from(*offset))
-            .collect();
-        let options = UprobeMultiOpts {
-            offsets: offsets.context("probe beyond the address space")?,
-            cookies: sites.iter().map(|(_, cookie)| *cookie).collect(),
-            session,
-            ..Default::default()
-        };
-        // libbpf: -1 is every process, 0 would be ourselves.
-        let pid = match self.pid {
-            0 => -1,
-            pid => i32::try_from(pid).context("pid out of range")?,
-        };
-        program
-            .attach_uprobe_multi_with_opts(pid, &self.path, "", options)
-            .context("the kernel refused the probes (is another tracer attached there?)")
-    }
-}
-
-fn tell_cost(func: &str, site: &Site) {
-    if site.cost == SiteCost::SingleStepped {
-        log::debug!(
-            "{func}: attached at a single-stepped instruction: {}",
-            site.reason
-        );
-    }
-}
-
-/// Which BPF program a probe runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Program {
-    /// A session: entry and return.
-    Call,
-    Event,
-    GoEnter,
-    GoReturn,
-    GoDefer,
-}
-
-fn program(action: Action) -> Program {
-    match action {
-        Action::Data(..) | Action::Handshake(_) => Program::Call,
-        Action::Go {
-            at: GoAt::Return, ..
-        } => Program::GoReturn,
-        Action::Go {
-            at: GoAt::Defer, ..
-        } => Program::GoDefer,
-        Action::Go { .. } => Program::GoEnter,
-        _ => Program::Event,
-    }
-}
-
-/// As bpf/abi.h lays it out: action, count or role, function, target.
-fn cookie(target: u32, func: usize, action: Action) -> u64 {
-    use types::{ts_action, ts_count, ts_go_abi, ts_role};
-    let (action, detail) = match action {
-        Action::Data(dir, count) => {
-            let action = match dir {
-                Dir::Out => ts_action::TS_ACT_WRITE,
-                Dir::In => ts_action::TS_ACT_READ,
-            };
-            let detail = match count {
-                Count::Return => ts_count::TS_CNT_RETURN.0,
-                Count::OutArg(n) => n.into(),
-                Count::SendfileReturn => ts_count::TS_CNT_SENDFILE.0,
-            };
-            (action, detail)
-        }
-        Action::Handshake(role) => {
-            let role = match role {
-                None => ts_role::TS_ROLE_UNKNOWN,
-                Some(Role::Client) => ts_role::TS_ROLE_CLIENT,
-                Some(Role::Server) => ts_role::TS_ROLE_SERVER,
-            };
-            (ts_action::TS_ACT_HANDSHAKE, role.0)
-        }
-        Action::Free => (ts_action::TS_ACT_FREE, 0),
-        Action::Clear => (ts_action::TS_ACT_CLEAR, 0),
-        Action::Shutdown => (ts_action::TS_ACT_SHUTDOWN, 0),
-        Action::Rebind => (ts_action::TS_ACT_REBIND, 0),
-        Action::Go { call, abi0, .. } => {
-            let action = match call {
-                GoCall::Move(Dir::Out) => ts_action::TS_ACT_WRITE,
-                GoCall::Move(Dir::In) => ts_action::TS_ACT_READ,
-                GoCall::Close => ts_action::TS_ACT_FREE,
-                GoCall::CloseWrite => ts_action::TS_ACT_SHUTDOWN,
-                GoCall::Handshake => ts_action::TS_ACT_CLEAR,
-            };
-            let abi = match abi0 {
-                true => ts_go_abi::TS_GO_ABI0,
-                false => ts_go_abi::TS_GO_ABI_INTERNAL,
-            };
-            (action, abi.0)
-        }
-    };
-    u64::from(action.0)
-        | u64::from(detail) << 8
-        | (func as u64 & 0xffff) << 16
-        | u64::from(target) << 32
 }

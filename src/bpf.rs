@@ -1,10 +1,14 @@
 //! Loads the BPF object and wraps its maps.
 #![allow(unsafe_code)]
 
+mod features;
+
+pub use features::Features;
+
 use crate::plan::{BioLayout, Deferred, Layout, LoadChain};
 use anyhow::{Context, Result};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{MapCore, MapFlags, ProgramMut};
+use libbpf_rs::{MapCore, MapFlags, ProgramAttachType, ProgramMut, libbpf_sys};
 use std::mem::{MaybeUninit, offset_of};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -21,7 +25,7 @@ mod skel {
     include!(concat!(env!("OUT_DIR"), "/tlssniff.skel.rs"));
 }
 pub use skel::types;
-use skel::{TlssniffSkel, TlssniffSkelBuilder};
+use skel::{OpenTlssniffProgs, TlssniffSkel, TlssniffSkelBuilder};
 
 // The same numbers as in bpf/abi.h: what the skeleton made of the types must be what C meant.
 const _: () = {
@@ -36,8 +40,6 @@ const _: () = {
     assert!(size_of::<types::ts_rec_end>() == 40);
     assert!(size_of::<types::ts_rec_hold>() == 16);
 };
-
-const TRACE_SOCKETS: [&str; 2] = ["sock_send_length", "sock_recv_length"];
 
 /// Which threads that have just mapped libraries wait until those are attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,6 +95,7 @@ pub struct Counters {
 /// The loaded object.
 pub struct Bpf {
     skel: TlssniffSkel<'static>,
+    pub features: Features,
     /// Whether sockets used inside TLS calls are seen.
     pub sees_sockets: bool,
 }
@@ -140,12 +143,19 @@ impl Bpf {
         config.hold_ns = u64::try_from(options.hold.most().as_nanos()).unwrap_or(u64::MAX);
         config.wakeup_at = ring / 16;
         config.large_call = ring / 2;
-        let skel = open.load().context(
-            "load the BPF programs (this version needs Linux 6.16 or later; tlssniff --debug shows \
-             the kernel's own words)",
-        )?;
+        let features = Features::of_kernel()?;
+        for (what, how) in features.describe() {
+            log::debug!("{what}: {how}");
+        }
+        config.can_sleep = features.sleepable.into();
+        config.exact_records = features.exact_records.into();
+        choose_programs(&mut open.progs, features);
+        let skel = open
+            .load()
+            .context("load the BPF programs (tlssniff --debug shows the kernel's own words)")?;
         let mut bpf = Bpf {
             skel,
+            features,
             sees_sockets: false,
         };
         bpf.attach_tracepoints(options)?;
@@ -155,13 +165,30 @@ impl Bpf {
     fn attach_tracepoints(&mut self, options: &Options) -> Result<()> {
         let progs = &mut self.skel.progs;
         let links = &mut self.skel.links;
-        links.sock_send_length = progs.sock_send_length.attach_trace().ok();
-        links.sock_recv_length = progs.sock_recv_length.attach_trace().ok();
-        self.sees_sockets = links.sock_send_length.is_some() && links.sock_recv_length.is_some();
-        if !self.sees_sockets {
+        let sockets = if self.features.socket_tracepoints {
+            let sends = progs.sock_send_length.attach_trace();
+            sends.and_then(|sends| {
+                links.sock_send_length = Some(sends);
+                links.sock_recv_length = Some(progs.sock_recv_length.attach_trace()?);
+                Ok(())
+            })
+        } else {
+            let sends = progs
+                .socket_sends
+                .attach_kprobe(false, "security_socket_sendmsg");
+            sends.and_then(|sends| {
+                links.socket_sends = Some(sends);
+                let receives = &progs.socket_receives;
+                links.socket_receives =
+                    Some(receives.attach_kprobe(false, "security_socket_recvmsg")?);
+                Ok(())
+            })
+        };
+        self.sees_sockets = sockets.is_ok();
+        if let Err(error) = sockets {
             log::warn!(
-                "addresses come from the library's file descriptors alone: the kernel refused \
-                 tracepoints {TRACE_SOCKETS:?}"
+                "addresses come from the library's file descriptors alone: the kernel refused to \
+                 show what sockets are used: {error:#}"
             );
         }
         links.process_executes = Some(
@@ -181,11 +208,21 @@ impl Bpf {
         Ok(())
     }
 
-    /// The program for calls whose return matters (a session), and the one for the others.
+    /// The program for calls whose return matters: a session.
     pub fn call_program(&mut self) -> &ProgramMut<'static> {
         &self.skel.progs.tls_call
     }
 
+    /// The two programs for such calls where there are no sessions.
+    pub fn enter_program(&mut self) -> &ProgramMut<'static> {
+        &self.skel.progs.tls_enters
+    }
+
+    pub fn return_program(&mut self) -> &ProgramMut<'static> {
+        &self.skel.progs.tls_returns
+    }
+
+    /// The program for calls without.
     pub fn event_program(&mut self) -> &ProgramMut<'static> {
         &self.skel.progs.tls_event
     }
@@ -383,6 +420,41 @@ impl From<types::ts_conn_key> for ConnKey {
             handle: key.handle,
             tgid: key.tgid,
             exec_id: key.exec_id,
+        }
+    }
+}
+
+/// Leaves out the programs that this kernel would refuse, or has better ones for.
+fn choose_programs(progs: &mut OpenTlssniffProgs<'_>, features: Features) {
+    progs.tls_call.set_autoload(features.sessions);
+    progs.tls_enters.set_autoload(!features.sessions);
+    progs.tls_returns.set_autoload(!features.sessions);
+    progs
+        .sock_send_length
+        .set_autoload(features.socket_tracepoints);
+    progs
+        .sock_recv_length
+        .set_autoload(features.socket_tracepoints);
+    progs
+        .socket_sends
+        .set_autoload(!features.socket_tracepoints);
+    progs
+        .socket_receives
+        .set_autoload(!features.socket_tracepoints);
+    for program in [
+        &mut progs.tls_enters,
+        &mut progs.tls_returns,
+        &mut progs.tls_event,
+        &mut progs.go_enters,
+        &mut progs.go_returns,
+        &mut progs.go_defers,
+        &mut progs.libraries_mapped,
+    ] {
+        if features.sleepable {
+            program.set_flags(libbpf_sys::BPF_F_SLEEPABLE);
+        }
+        if features.multi {
+            program.set_attach_type(ProgramAttachType::TraceUprobeMulti);
         }
     }
 }

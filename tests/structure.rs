@@ -32,6 +32,7 @@ const STAGES: &[(&str, u32)] = &[
 const MAY_BE_UNSAFE: &[&str] = &[
     "attach.rs",
     "bpf.rs",
+    "bpf/features.rs",
     "child.rs",
     "discovery/mod.rs",
     "discovery/watch.rs",

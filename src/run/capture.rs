@@ -25,7 +25,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// The oldest kernel with `bpf_copy_from_user_dynptr`; session uprobes came with 6.13.
-const OLDEST_KERNEL: (u32, u32) = (6, 16);
+const OLDEST_KERNEL: (u32, u32) = (5, 8);
 /// `TASK_COMM_LEN`, the final NUL included.
 const COMM_LEN: usize = 16;
 /// Records taken from the ring before anything else gets a look.

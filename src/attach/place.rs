@@ -1,0 +1,254 @@
+//! Links a plan's probes to the programs they run.
+
+use crate::bpf::{Bpf, types};
+use crate::event::{Dir, Role};
+use crate::plan::{Action, Count, GoAt, GoCall, Plan, Probe, Site, SiteCost};
+use anyhow::{Context, Result, bail};
+use libbpf_rs::{Link, ProgramMut, UprobeMultiOpts, UprobeOpts};
+
+/// An open file and the process that its breakpoints are for (0: all).
+pub(super) struct Place {
+    pub path: String,
+    pub pid: u32,
+    /// All probes of a program are one link.
+    pub multi: bool,
+}
+
+/// What of a call a probe sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    Enter,
+    Return,
+    /// Both.
+    Session,
+}
+
+impl Place {
+    pub fn link_plan(&self, bpf: &mut Bpf, target: u32, plan: &Plan) -> Result<Vec<Link>> {
+        let of = |wanted: Program| -> Vec<(&Probe, u64)> {
+            plan.probes
+                .iter()
+                .enumerate()
+                .filter(|(_, probe)| program(probe.action) == wanted)
+                .map(|(index, probe)| {
+                    // Entry and returns of a function go by one number.
+                    let same = plan.probes.iter().position(|p| p.func == probe.func);
+                    let func = same.unwrap_or(index);
+                    (probe, cookie(target, func, probe.action))
+                })
+                .collect()
+        };
+        let calls = of(Program::Call);
+        let mut links = if bpf.features.sessions {
+            self.link_probes(bpf.call_program(), &calls, How::Session)?
+        } else {
+            // Returns first: a call whose return is not seen would never end.
+            let mut links = self.link_probes(bpf.return_program(), &calls, How::Return)?;
+            links.extend(self.link_probes(bpf.enter_program(), &calls, How::Enter)?);
+            links
+        };
+        links.extend(self.link_probes(bpf.event_program(), &of(Program::Event), How::Enter)?);
+        // Returns first: an entry whose return is not seen would be told of at the next one.
+        links.extend(self.link_all(bpf.go_return_program(), &of(Program::GoReturn))?);
+        links.extend(self.link_all(bpf.go_defer_program(), &of(Program::GoDefer))?);
+        links.extend(self.link_all(bpf.go_enter_program(), &of(Program::GoEnter))?);
+        Ok(links)
+    }
+
+    /// All or none of them.
+    fn link_all(&self, program: &ProgramMut<'_>, probes: &[(&Probe, u64)]) -> Result<Vec<Link>> {
+        let sites: Vec<(u64, u64)> = probes
+            .iter()
+            .map(|(probe, cookie)| (probe.site.file_offset, *cookie))
+            .collect();
+        match sites.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.link(program, &sites, How::Enter),
+        }
+    }
+
+    /// All in one link; one by one, at the next best site, when the kernel refuses one of them.
+    fn link_probes(
+        &self,
+        program: &ProgramMut<'_>,
+        probes: &[(&Probe, u64)],
+        how: How,
+    ) -> Result<Vec<Link>> {
+        let mut sites: Vec<(u64, u64)> = probes
+            .iter()
+            .map(|(probe, cookie)| (probe.site.file_offset, *cookie))
+            .collect();
+        // Aliases of one function would report each call twice.
+        sites.sort_by_key(|(offset, _)| *offset);
+        sites.dedup_by_key(|(offset, _)| *offset);
+        if sites.is_empty() {
+            return Ok(Vec::new());
+        }
+        let refusal = match self.link(program, &sites, how) {
+            Ok(links) => return Ok(links),
+            Err(error) => error,
+        };
+        let mut links = Vec::new();
+        for (probe, cookie) in probes {
+            match self.link_somewhere(program, probe, *cookie, how) {
+                Ok(more) => links.extend(more),
+                Err(error) => log::warn!("{}: {error:#}", probe.func),
+            }
+        }
+        if links.is_empty() {
+            return Err(refusal);
+        }
+        Ok(links)
+    }
+
+    /// While another tracer sits at a site with arguments of its own, the kernel refuses ours
+    /// (`ref_ctr_offset mismatch` in the kernel log); another site of the function works.
+    fn link_somewhere(
+        &self,
+        program: &ProgramMut<'_>,
+        probe: &Probe,
+        cookie: u64,
+        how: How,
+    ) -> Result<Vec<Link>> {
+        let mut refusal = None;
+        for site in std::iter::once(&probe.site).chain(&probe.fallbacks) {
+            match self.link(program, &[(site.file_offset, cookie)], how) {
+                Ok(links) => {
+                    tell_cost(&probe.func, site);
+                    return Ok(links);
+                }
+                Err(error) => refusal = Some(error),
+            }
+        }
+        match refusal {
+            Some(error) => Err(error),
+            None => bail!("no site to attach to"),
+        }
+    }
+
+    pub fn link(
+        &self,
+        program: &ProgramMut<'_>,
+        sites: &[(u64, u64)],
+        how: How,
+    ) -> Result<Vec<Link>> {
+        let offsets: Result<Vec<usize>, _> = sites
+            .iter()
+            .map(|(offset, _)| usize::try_from(*offset))
+            .collect();
+        let offsets = offsets.context("probe beyond the address space")?;
+        // libbpf: -1 is every process, 0 would be ourselves.
+        let pid = match self.pid {
+            0 => -1,
+            pid => i32::try_from(pid).context("pid out of range")?,
+        };
+        const REFUSED: &str = "the kernel refused the probes (is another tracer attached there?)";
+        if self.multi {
+            let options = UprobeMultiOpts {
+                offsets,
+                cookies: sites.iter().map(|(_, cookie)| *cookie).collect(),
+                session: how == How::Session,
+                retprobe: how == How::Return,
+                ..Default::default()
+            };
+            let link = program.attach_uprobe_multi_with_opts(pid, &self.path, "", options);
+            return link.map(|link| vec![link]).context(REFUSED);
+        }
+        let links: Result<Vec<Link>, _> = offsets
+            .into_iter()
+            .zip(sites)
+            .map(|(offset, (_, cookie))| {
+                let options = UprobeOpts {
+                    cookie: *cookie,
+                    retprobe: how == How::Return,
+                    ..Default::default()
+                };
+                program.attach_uprobe_with_opts(pid, &self.path, offset, options)
+            })
+            .collect();
+        links.context(REFUSED)
+    }
+}
+
+fn tell_cost(func: &str, site: &Site) {
+    if site.cost == SiteCost::SingleStepped {
+        log::debug!(
+            "{func}: attached at a single-stepped instruction: {}",
+            site.reason
+        );
+    }
+}
+
+/// Which BPF program a probe runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Program {
+    /// A session: entry and return.
+    Call,
+    Event,
+    GoEnter,
+    GoReturn,
+    GoDefer,
+}
+
+fn program(action: Action) -> Program {
+    match action {
+        Action::Data(..) | Action::Handshake(_) => Program::Call,
+        Action::Go {
+            at: GoAt::Return, ..
+        } => Program::GoReturn,
+        Action::Go {
+            at: GoAt::Defer, ..
+        } => Program::GoDefer,
+        Action::Go { .. } => Program::GoEnter,
+        _ => Program::Event,
+    }
+}
+
+/// As bpf/abi.h lays it out: action, count or role, function, target.
+fn cookie(target: u32, func: usize, action: Action) -> u64 {
+    use types::{ts_action, ts_count, ts_go_abi, ts_role};
+    let (action, detail) = match action {
+        Action::Data(dir, count) => {
+            let action = match dir {
+                Dir::Out => ts_action::TS_ACT_WRITE,
+                Dir::In => ts_action::TS_ACT_READ,
+            };
+            let detail = match count {
+                Count::Return => ts_count::TS_CNT_RETURN.0,
+                Count::OutArg(n) => n.into(),
+                Count::SendfileReturn => ts_count::TS_CNT_SENDFILE.0,
+            };
+            (action, detail)
+        }
+        Action::Handshake(role) => {
+            let role = match role {
+                None => ts_role::TS_ROLE_UNKNOWN,
+                Some(Role::Client) => ts_role::TS_ROLE_CLIENT,
+                Some(Role::Server) => ts_role::TS_ROLE_SERVER,
+            };
+            (ts_action::TS_ACT_HANDSHAKE, role.0)
+        }
+        Action::Free => (ts_action::TS_ACT_FREE, 0),
+        Action::Clear => (ts_action::TS_ACT_CLEAR, 0),
+        Action::Shutdown => (ts_action::TS_ACT_SHUTDOWN, 0),
+        Action::Rebind => (ts_action::TS_ACT_REBIND, 0),
+        Action::Go { call, abi0, .. } => {
+            let action = match call {
+                GoCall::Move(Dir::Out) => ts_action::TS_ACT_WRITE,
+                GoCall::Move(Dir::In) => ts_action::TS_ACT_READ,
+                GoCall::Close => ts_action::TS_ACT_FREE,
+                GoCall::CloseWrite => ts_action::TS_ACT_SHUTDOWN,
+                GoCall::Handshake => ts_action::TS_ACT_CLEAR,
+            };
+            let abi = match abi0 {
+                true => ts_go_abi::TS_GO_ABI0,
+                false => ts_go_abi::TS_GO_ABI_INTERNAL,
+            };
+            (action, abi.0)
+        }
+    };
+    u64::from(action.0)
+        | u64::from(detail) << 8
+        | (func as u64 & 0xffff) << 16
+        | u64::from(target) << 32
+}
