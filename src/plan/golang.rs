@@ -3,10 +3,12 @@
 //! A Go function begins with a comparison of the stack pointer and a branch to code that lets the
 //! stack grow and begins the function anew. That branch is emulated by the kernel and sees all
 //! arguments; whether it will be taken is in the flags, so BPF can tell the pass that counts.
-//! Returns are probed in a deferred function ([`deferred`]) or at each `ret`: a return probe would replace the return address, which Go's
-//! runtime finds when it moves the stack, and end the program (golang/go#22008).
+//! Returns are probed in a deferred function ([`deferred`]) or at each `ret`: a return probe would
+//! replace the return address, which Go's runtime finds when it moves the stack, and end the program
+//! (golang/go#22008).
 
 mod deferred;
+mod offsets;
 
 use crate::discovery::elf::{Elf, Machine};
 use crate::discovery::golang::{self, GoFunction};
@@ -58,7 +60,16 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
     let decoder = Decoder::of(elf.machine())?;
     let mut notes = program.notes;
     let mut probes = Vec::new();
-    let mut layout = layout(program.minor);
+    let mut packages: Vec<&str> = program
+        .functions
+        .iter()
+        .filter_map(|function| function.name.split_once(NEEDLE))
+        .map(|(package, _)| package)
+        .collect();
+    packages.sort_unstable();
+    packages.dedup();
+    let mut layout = offsets::learn(elf, &packages, program.minor)
+        .with_context(|| format!("plan probes in {path}"))?;
     for function in &program.functions {
         let Some(call) = call_of(&function.name) else {
             continue;
@@ -87,7 +98,8 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
     }
     if layout.version.is_none() {
         notes.push(format!(
-            "TLS version, ALPN and server name are not known: {} is new to this version",
+            "TLS version, ALPN and server name are not known: it has no debug information, and {} \
+             is new to this version",
             program.version
         ));
     }
@@ -315,39 +327,6 @@ fn returns(decoder: &Decoder, code: &[u8], vaddr: u64) -> Result<Vec<u64>> {
         bail!("it never returns");
     }
     Ok(returns)
-}
-
-/// Offsets in `tls.Conn` of `vers`, `serverName` and `clientProtocol`, and in `runtime.g` of `goid`, as
-/// the DWARF gives them that 1.15, 1.19 and 1.21 to 1.27 write. A stripped program says nothing of
-/// them.
-fn layout(minor: Option<u32>) -> Layout {
-    let goid = match minor {
-        Some(13..=22 | 25..=27) => Some(152),
-        Some(23 | 24) => Some(160),
-        _ => None,
-    };
-    let (version, sni, alpn) = match minor {
-        Some(15..=19) => (64, 192, 328),
-        Some(21 | 22) => (72, 224, 360),
-        Some(23 | 24) => (72, 224, 368),
-        Some(25 | 26) => (72, 208, 352),
-        Some(27) => (72, 232, 376),
-        _ => {
-            return Layout {
-                goid,
-                ..Layout::default()
-            };
-        }
-    };
-    // A string is a pointer and a length.
-    Layout {
-        version: Some(vec![version]),
-        sni: Some(vec![sni]),
-        sni_len: Some(vec![sni + 8]),
-        alpn: Some((vec![alpn], vec![alpn + 8])),
-        goid,
-        ..Layout::default()
-    }
 }
 
 #[cfg(test)]
