@@ -77,8 +77,13 @@ static __always_inline __u64 current_g(struct pt_regs *regs, __u64 cookie)
 	__u64 g = GO_G(regs);
 #if defined(__TARGET_ARCH_x86)
 	struct task_struct *task = (void *)bpf_get_current_task();
+	__u32 target = cookie_target(cookie);
+	struct ts_layout *layout;
 
-	if (is_abi0(cookie) && !read_u64(BPF_CORE_READ(task, thread.fsbase) - 8, &g))
+	if (!is_abi0(cookie))
+		return g;
+	layout = bpf_map_lookup_elem(&layouts, &target);
+	if (!layout || !read_u64(BPF_CORE_READ(task, thread.fsbase) + layout->g_tls, &g))
 		return 0;
 #endif
 	return g;

@@ -38,8 +38,13 @@ const ARGS_ARM64: [Reg; 2] = [Reg(0), Reg(1)];
 const ARM64_ABI_INTERNAL: u32 = 18;
 /// Where in g `stackguard0` is, that the stack pointer is compared with.
 const STACK_GUARD: i64 = 0x10;
-/// `mov %fs:-8,%rcx`: how code before 1.17 that is not linked with C loads g (src/cmd/internal/obj/x86).
-const LOAD_G: [u8; 9] = [0x64, 0x48, 0x8b, 0x0c, 0x25, 0xf8, 0xff, 0xff, 0xff];
+/// How code before 1.17 loads g from thread-local storage (src/cmd/internal/obj/x86): `mov
+/// %fs:disp32,%rcx`, or when position independent `mov $imm32,%rcx; mov %fs:(%rcx),%rcx`.
+const LOAD_G: [u8; 5] = [0x64, 0x48, 0x8b, 0x0c, 0x25];
+const LOAD_TLS: [u8; 3] = [0x48, 0xc7, 0xc1];
+const LOAD_G_FROM: [u8; 4] = [0x64, 0x48, 0x8b, 0x09];
+/// `mov disp32(%rip),%rcx`: from where the loader says where, in a shared library.
+const LOAD_TLS_OF_LIBRARY: [u8; 3] = [0x48, 0x8b, 0x0d];
 /// The comparison and its branch come at once; a large frame has a `lea` before them, and code
 /// before 1.17 the load of g.
 const MAX_PROLOGUE: usize = 4;
@@ -161,6 +166,8 @@ impl Planner<'_, '_> {
             .code(vaddr, size)
             .context("its code is not in the file")?;
         let entry = entry(self.decoder, code, vaddr, minor)?;
+        // The linker gives the same to all functions.
+        layout.g_tls = layout.g_tls.or(entry.g_tls);
         let at = vaddr
             .checked_add(entry.offset)
             .context("its address overflows")?;
@@ -226,8 +233,25 @@ impl Planner<'_, '_> {
 
 struct Entry {
     offset: u64,
-    /// Arguments on the stack; on x86-64 also g in thread-local storage.
+    /// Arguments on the stack.
     abi0: bool,
+    /// Where g is in thread-local storage, if it is there.
+    g_tls: Option<i32>,
+}
+
+/// From the thread pointer on. The linker writes it into the code of programs.
+fn g_tls(code: &[u8]) -> Result<i32> {
+    let number = |at: usize| Some(i32::from_le_bytes(*code.get(at..)?.first_chunk()?));
+    let place = if code.starts_with(&LOAD_G) {
+        number(LOAD_G.len())
+    } else if code.starts_with(&LOAD_TLS) && code.get(7..11) == Some(&LOAD_G_FROM) {
+        number(LOAD_TLS.len())
+    } else if code.starts_with(&LOAD_TLS_OF_LIBRARY) {
+        bail!("it is of Go before 1.17 in a shared library, where each process has g elsewhere");
+    } else {
+        None
+    };
+    place.context("it is of Go before 1.17, and where it finds its goroutine is not known")
 }
 
 /// The branch to `runtime.morestack`.
@@ -267,12 +291,14 @@ fn entry(decoder: &Decoder, code: &[u8], vaddr: u64, minor: Option<u32>) -> Resu
             if decoder.machine == Machine::Aarch64 && g != g_register {
                 bail!("it does not begin with a stack check");
             }
-            if g != g_register && !code.starts_with(&LOAD_G) {
-                bail!("it is of Go before 1.17, linked with C, and finds its goroutine otherwise");
-            }
+            let g_tls = match g == g_register {
+                true => None,
+                false => Some(g_tls(code)?),
+            };
             return Ok(Entry {
                 offset: at as u64,
                 abi0,
+                g_tls,
             });
         }
         if insn.kind != Kind::Other || insn.stores || insn.writes.contains(decoder.convention.stack)

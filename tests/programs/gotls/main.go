@@ -40,7 +40,7 @@ type Book struct {
 	Out       Sum    `json:"out"`
 	In        Sum    `json:"in"`
 	Retries   int    `json:"retries"`
-	Goid      uint64 `json:"goid"`
+	Goid      uint64 `json:"goid,omitempty"`
 }
 
 const (

@@ -146,6 +146,8 @@ func stack() {
 	c := newEnd("stack", "client", "tcp", tls.Client(client, clientConfig))
 	s := newEnd("stack", "server", "tcp", tls.Server(server, serverConfig))
 	chat(c, s, []int{100})
+	// Others read and write from here on.
+	c.book.Goid, s.book.Goid = 0, 0
 	for i := 0; i < 2000; i++ {
 		done := make(chan bool)
 		go func() {
