@@ -25,7 +25,7 @@ use skel::{TlssniffSkel, TlssniffSkelBuilder};
 
 // The same numbers as in bpf/abi.h: what the skeleton made of the types must be what C meant.
 const _: () = {
-    assert!(size_of::<types::ts_layout>() == 224);
+    assert!(size_of::<types::ts_layout>() == 228);
     assert!(size_of::<types::ts_conn_key>() == 16);
     assert!(size_of::<types::ts_conn>() == 88);
     assert!(offset_of!(types::ts_conn, off) == 8);
@@ -225,6 +225,7 @@ impl Bpf {
             sni_len: chain(ssl.sni_len.as_ref()),
             goid: ssl.goid.unwrap_or_default(),
             g_tls: ssl.g_tls.unwrap_or_default(),
+            input: ssl.input.unwrap_or_default(),
             references: chain(ssl.references.as_ref()),
             bio_method: bio.map_or(0, |bio| bio.method),
             bio_num: bio.map_or(0, |bio| bio.num),

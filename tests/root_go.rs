@@ -96,6 +96,7 @@ go_tests! {
     two_hundred_goroutines_do_not_mix: [Start::RunsIt, Start::Attaches], "many";
     a_buffer_on_a_stack_that_moves_is_found_again: [Start::RunsIt], "stack";
     a_panic_in_a_read_leaves_nothing_behind: [Start::RunsIt], "panic";
+    a_read_that_waits_when_the_capture_begins_is_seen: [Start::Attaches], "waiting";
     memory_of_an_abandoned_conn_is_a_new_connection: [Start::RunsIt], "reuse";
 }
 

@@ -7,6 +7,7 @@
 //! replace the return address, which Go's runtime finds when it moves the stack, and end the program
 //! (golang/go#22008).
 
+mod arguments;
 mod deferred;
 mod offsets;
 
@@ -184,6 +185,17 @@ impl Planner<'_, '_> {
             Machine::Aarch64 => (SiteCost::Emulated, None),
             _ => (SiteCost::SingleStepped, Some(dir).filter(|_| !entry.abi0)),
         };
+        let stays = self.decoder.machine == Machine::X86_64
+            && arguments::stay(
+                self.decoder,
+                code,
+                vaddr,
+                at,
+                (!entry.abi0).then_some(ARGS_X86_64),
+            );
+        if dir == Dir::In && !stays {
+            layout.input = None;
+        }
         let mut returns = returns(self.decoder, code, vaddr)?;
         let place = match known {
             Some(Dir::In) => Some(&mut layout.read_defer),

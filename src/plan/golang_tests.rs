@@ -202,6 +202,7 @@ fn probes_are_where_the_disassembler_of_go_says() {
         let elf = Elf::parse(&data).unwrap();
         let plan = plan(&elf, "program").unwrap().unwrap();
         assert!(plan.notes.is_empty(), "{machine}: {:?}", plan.notes);
+        assert_eq!(plan.layout.input.is_some(), machine == "amd64");
         for (name, call) in FUNCTIONS {
             let function = format!("{NEEDLE}{name}");
             let of = |wanted: GoAt| -> Vec<u64> {

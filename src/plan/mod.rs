@@ -126,6 +126,8 @@ pub struct Layout {
     pub goid: Option<u32>,
     /// Where Go before 1.17 on x86-64 has `g`, from the thread pointer on.
     pub g_tls: Option<i32>,
+    /// Offset of `input` in Go's `tls.Conn`, where the arguments of `Read` are found at its return.
+    pub input: Option<u32>,
     /// Of Go's `Read`, and of its `Write`.
     pub read_defer: Option<Deferred>,
     pub write_defer: Option<Deferred>,
@@ -237,6 +239,9 @@ impl Plan {
         }
         if let Some(offset) = layout.g_tls {
             let _ = write!(text, " g_tls={offset}");
+        }
+        if let Some(offset) = layout.input {
+            let _ = write!(text, " input={offset:#x}");
         }
         for note in &self.notes {
             let _ = write!(text, "\n  note: {note}");

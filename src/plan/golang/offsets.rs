@@ -18,6 +18,7 @@ struct Conn {
     version: Option<u32>,
     server_name: Option<u32>,
     protocol: Option<u32>,
+    input: Option<u32>,
 }
 
 /// `packages` are the paths before `crypto/tls` of the copies that are probed: one, and empty, but
@@ -54,6 +55,7 @@ pub(super) fn learn(elf: &Elf<'_>, packages: &[&str], minor: Option<u32>) -> Res
         sni: conn.server_name.map(|offset| vec![offset]),
         sni_len: conn.server_name.map(length),
         alpn: conn.protocol.map(|offset| (vec![offset], length(offset))),
+        input: conn.input,
         goid: goid.or_else(|| goid_by_version(minor)),
         ..Layout::default()
     })
@@ -75,25 +77,28 @@ fn in_members(name: &str, members: &Members) -> Result<Conn> {
         version: offset("vers"),
         server_name: offset("serverName"),
         protocol: offset("clientProtocol"),
+        input: offset("input"),
     })
 }
 
 /// For stripped programs: as the DWARF gives it that each of these versions writes.
 fn by_version(minor: Option<u32>) -> Conn {
-    let (version, server_name, protocol) = match minor {
-        Some(13 | 14) => (48, 176, 288),
-        Some(15..=19) => (64, 192, 328),
-        Some(20) => (64, 216, 352),
-        Some(21 | 22) => (72, 224, 360),
-        Some(23 | 24) => (72, 224, 368),
-        Some(25 | 26) => (72, 208, 352),
-        Some(27) => (72, 232, 376),
+    let (version, server_name, protocol, input) = match minor {
+        Some(13 | 14) => (48, 176, 288, 640),
+        Some(15) => (64, 192, 328, 680),
+        Some(16..=19) => (64, 192, 328, 672),
+        Some(20) => (64, 216, 352, 696),
+        Some(21 | 22) => (72, 224, 360, 720),
+        Some(23 | 24) => (72, 224, 368, 728),
+        Some(25 | 26) => (72, 208, 352, 712),
+        Some(27) => (72, 232, 376, 736),
         _ => return Conn::default(),
     };
     Conn {
         version: Some(version),
         server_name: Some(server_name),
         protocol: Some(protocol),
+        input: Some(input),
     }
 }
 
