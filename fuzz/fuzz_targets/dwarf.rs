@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use tlssniff::discovery::golang::dwarf;
 
-/// The first byte says how many of the others are abbreviations.
+// The first byte says how many of the others are abbreviations.
 fuzz_target!(|data: &[u8]| {
     let Some((first, rest)) = data.split_first() else {
         return;
