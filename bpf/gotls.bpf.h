@@ -11,11 +11,16 @@
 #define G_STACK_HI 8
 #define TLS_CONN_DATA 8 /* of the interface `conn` */
 #define TLS_CONN_IS_CLIENT 16
+/* bytes.Reader: a slice, and how much of it was read. */
+#define READER_LEN 8
+#define READER_AT 24
 #define NET_FD_SYSFD 16
 #define NET_FD_FAMILY 0x38
 #define NET_FD_SOTYPE 0x40
 
 #define MAX_FD (1 << 20)
+/* Longest read of which all is compared; a record of TLS has a quarter of it. */
+#define MAX_COMPARED (64 << 10)
 /* Words looked at that may be a conn in a conn (PROXY protocol, limits, counters). */
 #define MAX_WRAPPERS 8
 
@@ -77,8 +82,13 @@ static __always_inline __u64 current_g(struct pt_regs *regs, __u64 cookie)
 	__u64 g = GO_G(regs);
 #if defined(__TARGET_ARCH_x86)
 	struct task_struct *task = (void *)bpf_get_current_task();
+	__u32 target = cookie_target(cookie);
+	struct ts_layout *layout;
 
-	if (is_abi0(cookie) && !read_u64(BPF_CORE_READ(task, thread.fsbase) - 8, &g))
+	if (!is_abi0(cookie))
+		return g;
+	layout = bpf_map_lookup_elem(&layouts, &target);
+	if (!layout || !read_u64(BPF_CORE_READ(task, thread.fsbase) + layout->g_tls, &g))
 		return 0;
 #endif
 	return g;
@@ -251,6 +261,52 @@ static __always_inline struct ts_conn *go_conn(const struct frame *frame)
 	return conn;
 }
 
+struct comparison {
+	__u64 one;
+	__u64 other;
+	__u64 len;
+	bool differs;
+};
+
+static long compare_word(__u64 index, struct comparison *both)
+{
+	__u64 at = index * 8, left = both->len - at, a, b;
+
+	both->differs = true;
+	if (!read_u64(both->one + at, &a) || !read_u64(both->other + at, &b))
+		return 1;
+	a ^= b;
+	if (left < 8)
+		a <<= 64 - 8 * left;
+	both->differs = a;
+	return both->differs;
+}
+
+/* A Read that began before the capture. Its arguments stand above the return address, at `entry`,
+ * as the planner has proven, and move with the stack. But once Read has copied, the runtime may
+ * take its buffer for unused, and does not tell it when that is on a stack which moves. So what
+ * Read has copied from must show the same bytes. */
+static __always_inline bool go_began_before(__u64 cookie, __u64 entry, __u64 n,
+					    const struct ts_layout *layout, struct frame *frame)
+{
+	struct comparison both = {.len = n};
+	__u64 reader, from, len, at;
+
+	if (cookie_action(cookie) != TS_ACT_READ || !layout->input || n > MAX_COMPARED ||
+	    !read_u64(entry + 8, &frame->handle) || !read_u64(entry + 16, &frame->buf))
+		return false;
+	reader = frame->handle + layout->input;
+	if (!read_u64(reader, &from) || !read_u64(reader + READER_LEN, &len) ||
+	    !read_u64(reader + READER_AT, &at) || at < n || at > len)
+		return false;
+	frame->entered = bpf_ktime_get_boot_ns();
+	frame->cookie = cookie;
+	both.one = from + at - n;
+	both.other = frame->buf;
+	bpf_loop((n + 7) / 8, compare_word, &both, 0);
+	return !both.differs;
+}
+
 /* A call that began with the stack pointer at `entry` returns `n`. */
 static __always_inline void go_finish(struct go_call_key *key, const struct go_call *now,
 				      __u64 cookie, __u64 entry, s64 n)
@@ -262,22 +318,25 @@ static __always_inline void go_finish(struct go_call_key *key, const struct go_c
 	struct ts_conn *conn;
 
 	key->from_hi = now->hi - entry;
+	layout = bpf_map_lookup_elem(&layouts, &target);
 	then = bpf_map_lookup_elem(&go_calls, key);
 	/* One that a panic left behind at the same place may be of another function. */
-	if (!then || cookie_func(then->cookie) != cookie_func(cookie) ||
-	    cookie_target(then->cookie) != target)
+	if (then && cookie_func(then->cookie) == cookie_func(cookie) &&
+	    cookie_target(then->cookie) == target) {
+		frame.handle = then->conn;
+		frame.buf = then->buf;
+		frame.entered = then->entered;
+		frame.cookie = then->cookie;
+		/* The buffer has moved with the stack. */
+		if (frame.buf >= then->lo && frame.buf < then->hi)
+			frame.buf += now->hi - then->hi;
+		bpf_map_delete_elem(&go_calls, key);
+		if (n <= 0 || !layout)
+			return;
+	} else if (n <= 0 || !layout || is_muted() ||
+		   !go_began_before(cookie, entry, n, layout, &frame)) {
 		return;
-	frame.handle = then->conn;
-	frame.buf = then->buf;
-	frame.entered = then->entered;
-	frame.cookie = then->cookie;
-	/* The buffer has moved with the stack. */
-	if (frame.buf >= then->lo && frame.buf < then->hi)
-		frame.buf += now->hi - then->hi;
-	bpf_map_delete_elem(&go_calls, key);
-	layout = bpf_map_lookup_elem(&layouts, &target);
-	if (n <= 0 || !layout)
-		return;
+	}
 	if (layout->goid)
 		read_u64(key->g + layout->goid, &frame.goid);
 	conn = go_conn(&frame);

@@ -29,7 +29,7 @@ use skel::{OpenTlssniffProgs, TlssniffSkel, TlssniffSkelBuilder};
 
 // The same numbers as in bpf/abi.h: what the skeleton made of the types must be what C meant.
 const _: () = {
-    assert!(size_of::<types::ts_layout>() == 220);
+    assert!(size_of::<types::ts_layout>() == 228);
     assert!(size_of::<types::ts_conn_key>() == 16);
     assert!(size_of::<types::ts_conn>() == 88);
     assert!(offset_of!(types::ts_conn, off) == 8);
@@ -261,6 +261,8 @@ impl Bpf {
             sni: chain(ssl.sni.as_ref()),
             sni_len: chain(ssl.sni_len.as_ref()),
             goid: ssl.goid.unwrap_or_default(),
+            g_tls: ssl.g_tls.unwrap_or_default(),
+            input: ssl.input.unwrap_or_default(),
             references: chain(ssl.references.as_ref()),
             bio_method: bio.map_or(0, |bio| bio.method),
             bio_num: bio.map_or(0, |bio| bio.num),

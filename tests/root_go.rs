@@ -4,6 +4,8 @@ mod lab;
 
 use lab::golang::{self, Form, Go};
 use lab::{Capture, Checks, Conn, LIMIT, Running, Sniff, Truth, oracle};
+use serde_json::Value;
+use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
 use test_tag::tag;
@@ -94,7 +96,39 @@ go_tests! {
     two_hundred_goroutines_do_not_mix: [Start::RunsIt, Start::Attaches], "many";
     a_buffer_on_a_stack_that_moves_is_found_again: [Start::RunsIt], "stack";
     a_panic_in_a_read_leaves_nothing_behind: [Start::RunsIt], "panic";
+    a_read_that_waits_when_the_capture_begins_is_seen: [Start::Attaches], "waiting";
     memory_of_an_abandoned_conn_is_a_new_connection: [Start::RunsIt], "reuse";
+}
+
+#[tag(root)]
+#[test]
+fn each_of_two_hundred_goroutines_has_its_own_number() {
+    let Some(go) = debian("each_of_two_hundred_goroutines_has_its_own_number") else {
+        return;
+    };
+    // With debug information, and without.
+    for form in [Form::Plain, Form::Stripped] {
+        let (truths, capture) = capture_go(Start::RunsIt, &go.build(form), "many");
+        assert_eq!(truths.len(), 400);
+        let mut seen = HashSet::new();
+        for truth in &truths {
+            let goid = truth.goid.expect("a goroutine");
+            let is_its = |line: &&Value| {
+                line["conn"]["local"] == *truth.local && line["conn"]["remote"] == *truth.remote
+            };
+            let told: Vec<_> = capture
+                .lines_of("data")
+                .filter(is_its)
+                .map(|line| line["proc"]["goid"].as_u64())
+                .collect();
+            assert!(!told.is_empty(), "{truth:?}");
+            assert!(
+                told.iter().all(|told| *told == Some(goid)),
+                "{truth:?}: {told:?}"
+            );
+            assert!(seen.insert(goid), "{goid} twice");
+        }
+    }
 }
 
 #[tag(root)]

@@ -7,6 +7,7 @@ mod imports;
 mod relocations;
 pub(super) mod search;
 mod sections;
+pub(super) mod stored;
 mod version;
 
 use crate::discovery::content::{Content, SparseFile};

@@ -2,9 +2,11 @@
 //!
 //! What says that a file is a Go program, and of which version, is its build information
 //! ([`buildinfo`]). Functions are in the symbol table, which `-ldflags=-s` and `strip` remove, and
-//! always in the table that Go's runtime itself needs ([`pclntab`], [`moduledata`]).
+//! always in the table that Go's runtime itself needs ([`pclntab`], [`moduledata`]). What structures
+//! look like is in the debug information, of programs that have some ([`dwarf`]).
 
 mod buildinfo;
+pub mod dwarf;
 mod moduledata;
 mod pclntab;
 

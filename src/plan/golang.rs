@@ -3,10 +3,13 @@
 //! A Go function begins with a comparison of the stack pointer and a branch to code that lets the
 //! stack grow and begins the function anew. That branch is emulated by the kernel and sees all
 //! arguments; whether it will be taken is in the flags, so BPF can tell the pass that counts.
-//! Returns are probed in a deferred function ([`deferred`]) or at each `ret`: a return probe would replace the return address, which Go's
-//! runtime finds when it moves the stack, and end the program (golang/go#22008).
+//! Returns are probed in a deferred function ([`deferred`]) or at each `ret`: a return probe would
+//! replace the return address, which Go's runtime finds when it moves the stack, and end the program
+//! (golang/go#22008).
 
+mod arguments;
 mod deferred;
+mod offsets;
 
 use crate::discovery::elf::{Elf, Machine};
 use crate::discovery::golang::{self, GoFunction};
@@ -36,8 +39,13 @@ const ARGS_ARM64: [Reg; 2] = [Reg(0), Reg(1)];
 const ARM64_ABI_INTERNAL: u32 = 18;
 /// Where in g `stackguard0` is, that the stack pointer is compared with.
 const STACK_GUARD: i64 = 0x10;
-/// `mov %fs:-8,%rcx`: how code before 1.17 that is not linked with C loads g (src/cmd/internal/obj/x86).
-const LOAD_G: [u8; 9] = [0x64, 0x48, 0x8b, 0x0c, 0x25, 0xf8, 0xff, 0xff, 0xff];
+/// How code before 1.17 loads g from thread-local storage (src/cmd/internal/obj/x86): `mov
+/// %fs:disp32,%rcx`, or when position independent `mov $imm32,%rcx; mov %fs:(%rcx),%rcx`.
+const LOAD_G: [u8; 5] = [0x64, 0x48, 0x8b, 0x0c, 0x25];
+const LOAD_TLS: [u8; 3] = [0x48, 0xc7, 0xc1];
+const LOAD_G_FROM: [u8; 4] = [0x64, 0x48, 0x8b, 0x09];
+/// `mov disp32(%rip),%rcx`: from where the loader says where, in a shared library.
+const LOAD_TLS_OF_LIBRARY: [u8; 3] = [0x48, 0x8b, 0x0d];
 /// The comparison and its branch come at once; a large frame has a `lea` before them, and code
 /// before 1.17 the load of g.
 const MAX_PROLOGUE: usize = 4;
@@ -58,7 +66,16 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
     let decoder = Decoder::of(elf.machine())?;
     let mut notes = program.notes;
     let mut probes = Vec::new();
-    let mut layout = layout(program.minor);
+    let mut packages: Vec<&str> = program
+        .functions
+        .iter()
+        .filter_map(|function| function.name.split_once(NEEDLE))
+        .map(|(package, _)| package)
+        .collect();
+    packages.sort_unstable();
+    packages.dedup();
+    let mut layout = offsets::learn(elf, &packages, program.minor)
+        .with_context(|| format!("plan probes in {path}"))?;
     for function in &program.functions {
         let Some(call) = call_of(&function.name) else {
             continue;
@@ -87,7 +104,8 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
     }
     if layout.version.is_none() {
         notes.push(format!(
-            "TLS version, ALPN and server name are not known: {} is new to this version",
+            "TLS version, ALPN and server name are not known: it has no debug information, and {} \
+             is new to this version",
             program.version
         ));
     }
@@ -149,6 +167,8 @@ impl Planner<'_, '_> {
             .code(vaddr, size)
             .context("its code is not in the file")?;
         let entry = entry(self.decoder, code, vaddr, minor)?;
+        // The linker gives the same to all functions.
+        layout.g_tls = layout.g_tls.or(entry.g_tls);
         let at = vaddr
             .checked_add(entry.offset)
             .context("its address overflows")?;
@@ -165,6 +185,17 @@ impl Planner<'_, '_> {
             Machine::Aarch64 => (SiteCost::Emulated, None),
             _ => (SiteCost::SingleStepped, Some(dir).filter(|_| !entry.abi0)),
         };
+        let stays = self.decoder.machine == Machine::X86_64
+            && arguments::stay(
+                self.decoder,
+                code,
+                vaddr,
+                at,
+                (!entry.abi0).then_some(ARGS_X86_64),
+            );
+        if dir == Dir::In && !stays {
+            layout.input = None;
+        }
         let mut returns = returns(self.decoder, code, vaddr)?;
         let place = match known {
             Some(Dir::In) => Some(&mut layout.read_defer),
@@ -214,8 +245,25 @@ impl Planner<'_, '_> {
 
 struct Entry {
     offset: u64,
-    /// Arguments on the stack; on x86-64 also g in thread-local storage.
+    /// Arguments on the stack.
     abi0: bool,
+    /// Where g is in thread-local storage, if it is there.
+    g_tls: Option<i32>,
+}
+
+/// From the thread pointer on. The linker writes it into the code of programs.
+fn g_tls(code: &[u8]) -> Result<i32> {
+    let number = |at: usize| Some(i32::from_le_bytes(*code.get(at..)?.first_chunk()?));
+    let place = if code.starts_with(&LOAD_G) {
+        number(LOAD_G.len())
+    } else if code.starts_with(&LOAD_TLS) && code.get(7..11) == Some(&LOAD_G_FROM) {
+        number(LOAD_TLS.len())
+    } else if code.starts_with(&LOAD_TLS_OF_LIBRARY) {
+        bail!("it is of Go before 1.17 in a shared library, where each process has g elsewhere");
+    } else {
+        None
+    };
+    place.context("it is of Go before 1.17, and where it finds its goroutine is not known")
 }
 
 /// The branch to `runtime.morestack`.
@@ -255,12 +303,14 @@ fn entry(decoder: &Decoder, code: &[u8], vaddr: u64, minor: Option<u32>) -> Resu
             if decoder.machine == Machine::Aarch64 && g != g_register {
                 bail!("it does not begin with a stack check");
             }
-            if g != g_register && !code.starts_with(&LOAD_G) {
-                bail!("it is of Go before 1.17, linked with C, and finds its goroutine otherwise");
-            }
+            let g_tls = match g == g_register {
+                true => None,
+                false => Some(g_tls(code)?),
+            };
             return Ok(Entry {
                 offset: at as u64,
                 abi0,
+                g_tls,
             });
         }
         if insn.kind != Kind::Other || insn.stores || insn.writes.contains(decoder.convention.stack)
@@ -315,39 +365,6 @@ fn returns(decoder: &Decoder, code: &[u8], vaddr: u64) -> Result<Vec<u64>> {
         bail!("it never returns");
     }
     Ok(returns)
-}
-
-/// Offsets in `tls.Conn` of `vers`, `serverName` and `clientProtocol`, and in `runtime.g` of `goid`, as
-/// the DWARF gives them that 1.15, 1.19 and 1.21 to 1.27 write. A stripped program says nothing of
-/// them.
-fn layout(minor: Option<u32>) -> Layout {
-    let goid = match minor {
-        Some(13..=22 | 25..=27) => Some(152),
-        Some(23 | 24) => Some(160),
-        _ => None,
-    };
-    let (version, sni, alpn) = match minor {
-        Some(15..=19) => (64, 192, 328),
-        Some(21 | 22) => (72, 224, 360),
-        Some(23 | 24) => (72, 224, 368),
-        Some(25 | 26) => (72, 208, 352),
-        Some(27) => (72, 232, 376),
-        _ => {
-            return Layout {
-                goid,
-                ..Layout::default()
-            };
-        }
-    };
-    // A string is a pointer and a length.
-    Layout {
-        version: Some(vec![version]),
-        sni: Some(vec![sni]),
-        sni_len: Some(vec![sni + 8]),
-        alpn: Some((vec![alpn], vec![alpn + 8])),
-        goid,
-        ..Layout::default()
-    }
 }
 
 #[cfg(test)]

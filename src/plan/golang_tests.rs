@@ -22,8 +22,37 @@ fn the_probe_sits_on_the_branch_of_the_stack_check() {
     let large = with(&[0x4c, 0x8d, 0x64, 0x24, 0x80], [0x4d, 0x3b, 0x66, 0x10]);
     assert_eq!(entry_of(&large).unwrap(), (9, false));
     // cmp 0x10(%rcx),%rsp
-    let old = with(&LOAD_G, [0x48, 0x3b, 0x61, 0x10]);
+    let old = with(&load_g(-8), [0x48, 0x3b, 0x61, 0x10]);
     assert_eq!(entry_of(&old).unwrap(), (13, true));
+    let old = with(&load_g_from(-8), [0x48, 0x3b, 0x61, 0x10]);
+    assert_eq!(entry_of(&old).unwrap(), (15, true));
+}
+
+/// `mov %fs:offset,%rcx`
+fn load_g(offset: i32) -> Vec<u8> {
+    [&LOAD_G[..], &offset.to_le_bytes()].concat()
+}
+
+/// `mov $offset,%rcx; mov %fs:(%rcx),%rcx`
+fn load_g_from(offset: i32) -> Vec<u8> {
+    [&LOAD_TLS[..], &offset.to_le_bytes(), &LOAD_G_FROM].concat()
+}
+
+#[test]
+fn where_old_programs_have_g_is_in_their_code() {
+    for offset in [-8, -0x3f0, i32::MIN] {
+        for load in [load_g(offset), load_g_from(offset)] {
+            let code = with(&load, [0x48, 0x3b, 0x61, 0x10]);
+            assert_eq!(g_tls(&code).unwrap(), offset);
+            for len in 0..load.len() {
+                assert!(g_tls(&code[..len]).is_err());
+            }
+        }
+    }
+    // mov 0x100(%rip),%rcx; mov %fs:(%rcx),%rcx
+    let library = [&LOAD_TLS_OF_LIBRARY[..], &[0, 1, 0, 0], &LOAD_G_FROM].concat();
+    let code = with(&library, [0x48, 0x3b, 0x61, 0x10]);
+    assert!(entry_of(&code).unwrap_err().to_string().contains("library"));
 }
 
 #[test]
@@ -173,6 +202,7 @@ fn probes_are_where_the_disassembler_of_go_says() {
         let elf = Elf::parse(&data).unwrap();
         let plan = plan(&elf, "program").unwrap().unwrap();
         assert!(plan.notes.is_empty(), "{machine}: {:?}", plan.notes);
+        assert_eq!(plan.layout.input.is_some(), machine == "amd64");
         for (name, call) in FUNCTIONS {
             let function = format!("{NEEDLE}{name}");
             let of = |wanted: GoAt| -> Vec<u64> {

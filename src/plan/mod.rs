@@ -124,6 +124,10 @@ pub struct Layout {
     pub references: Option<LoadChain>,
     /// Offset of `goid` in Go's `runtime.g`.
     pub goid: Option<u32>,
+    /// Where Go before 1.17 on x86-64 has `g`, from the thread pointer on.
+    pub g_tls: Option<i32>,
+    /// Offset of `input` in Go's `tls.Conn`, where the arguments of `Read` are found at its return.
+    pub input: Option<u32>,
     /// Of Go's `Read`, and of its `Write`.
     pub read_defer: Option<Deferred>,
     pub write_defer: Option<Deferred>,
@@ -229,6 +233,15 @@ impl Plan {
                 Some(chain) => write!(text, " {name}={}", chain_text(chain)),
                 None => write!(text, " {name}=unknown"),
             };
+        }
+        if let Some(offset) = layout.goid {
+            let _ = write!(text, " goid={offset:#x}");
+        }
+        if let Some(offset) = layout.g_tls {
+            let _ = write!(text, " g_tls={offset}");
+        }
+        if let Some(offset) = layout.input {
+            let _ = write!(text, " input={offset:#x}");
         }
         for note in &self.notes {
             let _ = write!(text, "\n  note: {note}");

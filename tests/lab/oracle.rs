@@ -22,6 +22,8 @@ pub struct Truth {
     pub out: (u64, u32),
     pub input: (u64, u32),
     pub retries: u64,
+    /// Of Go: the goroutine that made all calls, where one did.
+    pub goid: Option<u64>,
 }
 
 /// What a comparison may not ask for.
@@ -72,6 +74,7 @@ impl Truth {
             out: sum("out"),
             input: sum("in"),
             retries: value["retries"].as_u64().unwrap_or(0),
+            goid: value["goid"].as_u64(),
         }
     }
 

@@ -146,6 +146,8 @@ func stack() {
 	c := newEnd("stack", "client", "tcp", tls.Client(client, clientConfig))
 	s := newEnd("stack", "server", "tcp", tls.Server(server, serverConfig))
 	chat(c, s, []int{100})
+	// Others read and write from here on.
+	c.book.Goid, s.book.Goid = 0, 0
 	for i := 0; i < 2000; i++ {
 		done := make(chan bool)
 		go func() {
@@ -167,6 +169,53 @@ func stack() {
 	}
 	c.finish()
 	s.finish()
+}
+
+// waiting lets reads of each kind wait, and gives what has to be done then.
+func waiting() func() {
+	debug.SetGCPercent(1)
+	type pair struct{ client, server *end }
+	var pairs []pair
+	done := make(chan bool)
+	for i := 0; i < 60; i++ {
+		client, server := tcpPair("tcp", "127.0.0.1:0")
+		name := fmt.Sprintf("waiting-%d", i)
+		c := newEnd(name, "client", "tcp", tls.Client(client, clientConfig))
+		s := newEnd(name, "server", "tcp", tls.Server(server, serverConfig))
+		chat(c, s, []int{100})
+		c.book.Out, c.book.In, c.book.Goid = Sum{}, Sum{}, 0
+		s.book.Out, s.book.In, s.book.Goid = Sum{}, Sum{}, 0
+		pairs = append(pairs, pair{c, s})
+		go func(i int) {
+			switch i % 3 {
+			case 0:
+				s.read(make([]byte, 1))
+				s.read(make([]byte, 249))
+			case 1:
+				s.read(make([]byte, 250))
+			default:
+				// The stack is large, and shrinks while the read waits.
+				deep(60)
+				for n := 0; n < 250; {
+					n += readSmall(s)
+				}
+			}
+			done <- true
+		}(i)
+	}
+	return func() {
+		runtime.GC()
+		runtime.GC()
+		for i, p := range pairs {
+			p.client.write(pattern(i, 250))
+			<-done
+		}
+		for i, p := range pairs {
+			chat(p.client, p.server, []int{50 + i})
+			p.client.finish()
+			p.server.finish()
+		}
+	}
 }
 
 // bad panics in the middle of a call.
