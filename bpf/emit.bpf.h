@@ -43,7 +43,6 @@ struct chunk_ctx {
 	__u64 buf;
 	__u64 keep; /* bytes of the call to be kept */
 	__u64 lost;
-	__u64 unreadable;
 };
 
 struct room_ctx {
@@ -171,7 +170,7 @@ __noinline int emit_record(struct chunk_ctx *ctx)
 	if (!told)
 		ctx->lost += rec->len;
 	else if (rec->flags & TS_FL_UNREADABLE)
-		ctx->unreadable += rec->len;
+		count(TS_CTR_UNREADABLE_BYTES, rec->len);
 	rec->off += rec->len;
 	rec->call_off += rec->len;
 	return rec->call_off >= rec->call_len;
@@ -238,8 +237,6 @@ __noinline int emit_data(const struct frame *frame, __u64 conn, __u64 len, __u64
 		count(TS_CTR_DROPPED_CALLS, 1);
 		count(TS_CTR_DROPPED_BYTES, ctx.lost);
 	}
-	if (ctx.unreadable)
-		count(TS_CTR_UNREADABLE_BYTES, ctx.unreadable);
 	return 0;
 }
 

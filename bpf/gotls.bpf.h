@@ -7,8 +7,6 @@
 
 /* Where things are in Go's structures, the same in 1.13 to 1.27 (src/runtime/runtime2.go,
  * src/crypto/tls/conn.go, src/net/net.go, src/net/fd_posix.go, src/internal/poll/fd_unix.go). */
-#define G_STACK_LO 0
-#define G_STACK_HI 8
 #define TLS_CONN_DATA 8 /* of the interface `conn` */
 #define TLS_CONN_IS_CLIENT 16
 /* bytes.Reader: a slice, and how much of it was read. */
@@ -53,11 +51,15 @@ struct go_call_key {
 	__u32 pad;
 };
 
+struct go_bounds {
+	__u64 lo;
+	__u64 hi;
+};
+
 struct go_call {
 	__u64 conn;
 	__u64 buf;
-	__u64 lo;
-	__u64 hi;
+	struct go_bounds stack;
 	__u64 entered;
 	__u64 cookie;
 };
@@ -94,9 +96,10 @@ static __always_inline __u64 current_g(struct pt_regs *regs, __u64 cookie)
 	return g;
 }
 
-static __always_inline bool go_stack(__u64 g, struct go_call *call)
+/* `runtime.g` begins with them. */
+static __always_inline bool go_stack(__u64 g, struct go_bounds *stack)
 {
-	return g && read_u64(g + G_STACK_LO, &call->lo) && read_u64(g + G_STACK_HI, &call->hi);
+	return g && read_user(stack, sizeof(*stack), g);
 }
 
 static __always_inline bool go_arguments(struct pt_regs *regs, struct go_call *call)
@@ -168,7 +171,7 @@ int go_enters(struct pt_regs *regs)
 	if (!is_traced() || is_muted())
 		return 0;
 	key.g = current_g(regs, call.cookie);
-	if (!go_arguments(regs, &call) || !go_stack(key.g, &call)) {
+	if (!go_arguments(regs, &call) || !go_stack(key.g, &call.stack)) {
 		count(TS_CTR_MISSED_CALLS, 1);
 		return 0;
 	}
@@ -176,7 +179,7 @@ int go_enters(struct pt_regs *regs)
 		go_conn_event(&call);
 		return 0;
 	}
-	key.from_hi = call.hi - PT_REGS_SP(regs);
+	key.from_hi = call.stack.hi - PT_REGS_SP(regs);
 	call.entered = bpf_ktime_get_boot_ns();
 	if (bpf_map_update_elem(&go_calls, &key, &call, BPF_ANY))
 		count(TS_CTR_MISSED_CALLS, 1);
@@ -286,14 +289,15 @@ static long compare_word(__u64 index, struct comparison *both)
  * as the planner has proven, and move with the stack. But once Read has copied, the runtime may
  * take its buffer for unused, and does not tell it when that is on a stack which moves. So what
  * Read has copied from must show the same bytes. */
-static __always_inline bool go_began_before(__u64 cookie, __u64 entry, __u64 n,
-					    const struct ts_layout *layout, struct frame *frame)
+static __noinline bool go_began_before(__u64 cookie, __u64 entry, __u64 n,
+				       const struct ts_layout *layout, struct frame *frame)
 {
 	struct comparison both = {.len = n};
 	__u64 reader, from, len, at;
 
-	if (cookie_action(cookie) != TS_ACT_READ || !layout->input || n > MAX_COMPARED ||
-	    !read_u64(entry + 8, &frame->handle) || !read_u64(entry + 16, &frame->buf))
+	if (!has_loop() || cookie_action(cookie) != TS_ACT_READ || !layout->input ||
+	    n > MAX_COMPARED || !read_u64(entry + 8, &frame->handle) ||
+	    !read_u64(entry + 16, &frame->buf))
 		return false;
 	reader = frame->handle + layout->input;
 	if (!read_u64(reader, &from) || !read_u64(reader + READER_LEN, &len) ||
@@ -308,7 +312,7 @@ static __always_inline bool go_began_before(__u64 cookie, __u64 entry, __u64 n,
 }
 
 /* A call that began with the stack pointer at `entry` returns `n`. */
-static __always_inline void go_finish(struct go_call_key *key, const struct go_call *now,
+static __always_inline void go_finish(struct go_call_key *key, const struct go_bounds *now,
 				      __u64 cookie, __u64 entry, s64 n)
 {
 	__u32 target = cookie_target(cookie);
@@ -328,8 +332,8 @@ static __always_inline void go_finish(struct go_call_key *key, const struct go_c
 		frame.entered = then->entered;
 		frame.cookie = then->cookie;
 		/* The buffer has moved with the stack. */
-		if (frame.buf >= then->lo && frame.buf < then->hi)
-			frame.buf += now->hi - then->hi;
+		if (frame.buf >= then->stack.lo && frame.buf < then->stack.hi)
+			frame.buf += now->hi - then->stack.hi;
 		bpf_map_delete_elem(&go_calls, key);
 		if (n <= 0 || !layout)
 			return;
@@ -349,7 +353,7 @@ int go_returns(struct pt_regs *regs)
 {
 	__u64 cookie = bpf_get_attach_cookie(regs);
 	struct go_call_key key = {.tgid = current_tgid()};
-	struct go_call now = {};
+	struct go_bounds now;
 
 	stay_on_kernel_stack(regs);
 	if (!is_traced())
@@ -367,7 +371,7 @@ int go_defers(struct pt_regs *regs)
 	__u64 cookie = bpf_get_attach_cookie(regs), sp = PT_REGS_SP(regs), caller;
 	struct go_call_key key = {.tgid = current_tgid()};
 	__u32 target = cookie_target(cookie);
-	struct go_call now = {};
+	struct go_bounds now;
 	const struct ts_go_defer *at;
 	struct ts_layout *layout;
 	s64 n;
