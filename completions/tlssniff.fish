@@ -45,5 +45,5 @@ complete -c tlssniff -l pcap -d 'Save as classic pcap (also chosen by a file nam
 complete -c tlssniff -l print -d 'Print also when -w is given'
 complete -c tlssniff -s U -l packet-buffered -d 'Hand on each packet at once to the file of -w'
 complete -c tlssniff -l debug -d 'Tell on standard error what is found, where the probes are, and why there'
+complete -c tlssniff -s V -l version -d 'Print the version; with -v also what is used of this kernel, and why'
 complete -c tlssniff -s h -l help -d 'Print help'
-complete -c tlssniff -s V -l version -d 'Print version'

@@ -34,6 +34,7 @@ const EXAMPLES: &str = "Examples:
 #[command(
     name = "tlssniff",
     version,
+    disable_version_flag = true,
     max_term_width = 100,
     override_usage = "tlssniff [OPTIONS] [FILTER]... [-- COMMAND [ARGS]...]\n       \
                       tlssniff -r FILE [OPTIONS] [FILTER]...\n       \
@@ -217,6 +218,10 @@ pub struct Cli {
     /// Refused with a hint: there are no interfaces here
     #[arg(short, long, value_name = "INTERFACE", num_args = 0..=1, hide = true)]
     pub interface: Option<Option<String>>,
+
+    /// Print the version; with -v also what is used of this kernel, and why
+    #[arg(short = 'V', long = "version", help_heading = SHOW)]
+    pub show_version: bool,
 
     /// Print the man page or a completion script
     #[arg(long, value_name = "WHAT", value_enum, hide = true)]

@@ -32,6 +32,8 @@ pub struct Config {
     pub command: Option<Command>,
     /// `-D`
     pub list: bool,
+    /// `-V`
+    pub version: bool,
     /// `-r`
     pub read_file: Option<FileArg>,
     pub filter: Option<Filter>,
@@ -175,6 +177,7 @@ impl Config {
                 follow: cli.follow_forks,
             },
             list: cli.list_targets,
+            version: cli.show_version,
             read_file: cli.read_file.map(file_arg),
             snaplen: cli.snapshot_length,
             ring_kib: cli.buffer_size.max(MIN_RING_KIB).next_power_of_two(),

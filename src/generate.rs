@@ -40,7 +40,7 @@ fn completion(shell: Shell, out: &mut Vec<u8>) {
     let shown = shown
         .get_arguments()
         .filter(|argument| !argument.is_hide_set());
-    let mut command = Command::new("tlssniff").version("").args(shown);
+    let mut command = Command::new("tlssniff").args(shown);
     clap_complete::generate(shell, &mut command, "tlssniff", out);
 }
 
@@ -286,7 +286,9 @@ const LIMITS: &[Block] = &[
          than tlssniff can read, bytes are lost; each loss is counted and shown where it happened. \
          A larger -B helps, and so does a narrower choice of processes.",
     ),
-    Text("Needs Linux 6.16 or later with BTF (/sys/kernel/btf/vmlinux), on x86-64."),
+    Text(
+        "Needs Linux 5.15 or later with BTF (/sys/kernel/btf/vmlinux), on x86-64 or arm64; -V -v tells what of the kernel is used, and what a newer one would give.",
+    ),
 ];
 
 const SEE_ALSO: &[Block] = &[Text(

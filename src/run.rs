@@ -6,6 +6,7 @@ mod outputs;
 mod people;
 mod signals;
 mod summary;
+mod version;
 
 use crate::config::{Config, FileArg};
 use crate::readback;
@@ -26,6 +27,10 @@ pub enum Outcome {
 /// Nothing could be captured, listed or read, or an output failed.
 pub fn run(config: Config) -> Result<Outcome> {
     log_to_stderr(&config);
+    if config.version {
+        version::print(&mut io::stdout().lock(), config.verbose > 0)?;
+        return Ok(Outcome::Code(0));
+    }
     if config.list {
         return list::list(&config);
     }

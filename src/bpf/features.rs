@@ -47,7 +47,7 @@ impl Features {
         if !has("bpf_get_attach_cookie_pe") {
             bail!("the kernel is older than Linux 5.15: its probes carry no cookies");
         }
-        let sleepable = may_sleep();
+        let sleepable = may_sleep()?;
         let mut features = Features {
             sessions: attaches("BPF_TRACE_UPROBE_SESSION"),
             multi: attaches("BPF_TRACE_UPROBE_MULTI"),
@@ -141,7 +141,10 @@ impl Features {
 }
 
 /// Whether a uprobe program may call what sleeps; nothing but a trial tells.
-fn may_sleep() -> bool {
+///
+/// # Errors
+/// Privileges are missing for the trial.
+fn may_sleep() -> Result<bool> {
     // r0 = 0; exit
     let instructions = [
         libbpf_sys::bpf_insn {
@@ -172,9 +175,12 @@ fn may_sleep() -> bool {
             &raw mut options,
         )
     };
+    if fd == -libc::EPERM {
+        bail!("load a trial program: Operation not permitted; run as root");
+    }
     if fd >= 0 {
         // SAFETY: the descriptor is ours and is not used again.
         unsafe { libc::close(fd) };
     }
-    fd >= 0
+    Ok(fd >= 0)
 }

@@ -88,6 +88,10 @@ impl Go {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let output = place::scratch().join(format!("gotls-{}-{form:?}", self.name));
         if place::prebuilt().is_some() {
+            if form == Form::NoSections {
+                fs::copy(output.with_file_name("gotls-debian-Stripped"), &output).unwrap();
+                remove_section_headers(&output);
+            }
             return output;
         }
         let ldflags = match form {

@@ -27,8 +27,8 @@ pub use place::{programs, tlssniff};
 pub use process::Running;
 pub use sniff::Sniff;
 
-/// How long anything may take that is expected to end by itself.
-pub const LIMIT: Duration = Duration::from_secs(60);
+/// How long anything may take that is expected to end by itself, also under emulation.
+pub const LIMIT: Duration = Duration::from_secs(180);
 
 /// False, after one line that names what was not run, where captures are impossible.
 pub fn can_capture(test: &str) -> bool {
