@@ -2,12 +2,18 @@
 # make run      build, and show the plaintext of a curl under tlssniff
 # make test     all tests, as root if possible
 # make lint     formatting and lints of Rust and C
+# make static   one file that needs no library, to copy to a server (target/static)
+# make deb      a Debian package of that
+#   ARCH=arm64 makes either for arm64; CROSS names what runs cargo for it (CROSS . --cargo VERB ...)
+# make test-kernels  tests in virtual machines (scripts/test-kernels)
 # make install  to $(DESTDIR)$(PREFIX), as built before; make uninstall takes it away
 #
 # Missing packages are installed with apt-get (scripts/needs).
 
 PREFIX ?= /usr/local
 CARGO ?= cargo
+ARCH ?= amd64
+BINARY ?= target/release/tlssniff
 
 bindir = $(DESTDIR)$(PREFIX)/bin
 mandir = $(DESTDIR)$(PREFIX)/share/man/man8
@@ -37,10 +43,28 @@ lint:
 	$(CARGO) clippy --all-targets -- -D warnings
 	clang-format --dry-run -Werror $(wildcard bpf/*.c bpf/*.h)
 
+.PHONY: static
+static:
+	scripts/needs build vendored
+	scripts/static $(ARCH)
+
+.PHONY: deb
+deb: static
+	scripts/deb $(ARCH)
+
+.PHONY: test-kernels
+test-kernels:
+	scripts/test-kernels amd64 bookworm
+	scripts/test-kernels amd64 trixie
+	scripts/test-kernels amd64 6.18
+	scripts/test-kernels arm64 bookworm
+	scripts/test-kernels arm64 trixie
+	scripts/test-kernels arm64 6.18
+
 .PHONY: install
 install:
-	@test -x target/release/tlssniff || { echo 'run make first, as yourself' >&2; exit 1; }
-	install -D -m 755 target/release/tlssniff $(bindir)/tlssniff
+	@test -x $(BINARY) || { echo 'run make first, as yourself' >&2; exit 1; }
+	install -D -m 755 $(BINARY) $(bindir)/tlssniff
 	install -D -m 644 man/tlssniff.8 $(mandir)/tlssniff.8
 	install -D -m 644 completions/tlssniff.bash $(bashdir)/tlssniff
 	install -D -m 644 completions/_tlssniff $(zshdir)/_tlssniff
