@@ -304,7 +304,10 @@ impl Bpf {
     }
 
     /// Never mind the calls of this process, until it executes another program.
-    pub fn mute(&self, key: &ConnKey) -> Result<()> {
+    pub fn mute(&mut self, key: &ConnKey) -> Result<()> {
+        if let Some(bss) = self.skel.maps.bss_data.as_mut() {
+            bss.mutes_somebody = 1;
+        }
         let key = ConnKey { handle: 0, ..*key };
         self.skel
             .maps
