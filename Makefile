@@ -1,6 +1,7 @@
 # make          build (release)
 # make run      build, and show the plaintext of a curl under tlssniff
 # make test     all tests, as root if possible
+# make bench    what a capture costs and loses, beside other sniffers (docs/performance.md)
 # make lint     formatting and lints of Rust and C
 # make static   one file that needs no library, to copy to a server (target/static)
 # make deb      a Debian package of that
@@ -35,6 +36,12 @@ run: build
 test:
 	scripts/needs build test
 	scripts/test
+
+.PHONY: bench
+bench: build
+	scripts/needs bench
+	bench/run
+	$(CARGO) bench
 
 .PHONY: lint
 lint:

@@ -75,6 +75,12 @@ static __always_inline __u64 nth_argument(struct pt_regs *regs, __u8 n)
 	return n == 3 ? arg3 : n == 4 ? arg4 : 0;
 }
 
+/* Read data has the time of its return: a read that finds nothing does not pay for the clock. */
+static __always_inline __u64 entry_time(__u8 action)
+{
+	return action == TS_ACT_READ ? 0 : bpf_ktime_get_boot_ns();
+}
+
 /* Returns 1 when the call's return need not be seen. */
 static __always_inline int enter_call(struct pt_regs *regs, __u64 cookie, __u64 *slot)
 {
@@ -105,7 +111,7 @@ static __always_inline int enter_call(struct pt_regs *regs, __u64 cookie, __u64 
 	frame->buf = buf;
 	frame->out = is_data(action) ? nth_argument(regs, cookie_count(cookie)) : 0;
 	frame->sp = sp;
-	frame->entered = bpf_ktime_get_boot_ns();
+	frame->entered = entry_time(action);
 	frame->cookie = cookie;
 	frame->addr.transport = TS_TP_UNKNOWN;
 	conn = find_conn(handle);
@@ -147,7 +153,8 @@ static __always_inline void tell_data(struct ts_conn *conn, struct frame *frame,
 
 	if (may_know_more(conn, dir))
 		conn->announced = 0;
-	announce_conn(conn, frame, layout);
+	if (!conn->announced)
+		announce_conn(conn, frame, layout);
 	/* A request must not be later than its response, which another thread may be waiting for.
 	 */
 	ts = dir == TS_OUT ? frame->entered : bpf_ktime_get_boot_ns();
@@ -166,7 +173,8 @@ static __always_inline void data_returned(struct pt_regs *regs, struct frame *fr
 	conn = find_or_make_conn(frame);
 	if (!conn)
 		return;
-	bind_conn(conn, frame, layout);
+	if (!conn->addr.transport || conn->rebind)
+		bind_conn(conn, frame, layout);
 	if (len)
 		tell_data(conn, frame, len, layout);
 }

@@ -211,7 +211,7 @@ __noinline int announce_conn(struct ts_conn *conn, const struct frame *frame,
 	rec->type = TS_REC_CONN;
 	rec->target = conn->target;
 	rec->conn = conn->id;
-	rec->ts = frame->entered;
+	rec->ts = frame->entered ?: bpf_ktime_get_boot_ns();
 	rec->key = conn_key(frame->handle);
 	rec->role = conn->role;
 	rec->addr = conn->addr;

@@ -85,16 +85,17 @@ static __always_inline __u32 chunk(void)
 /* A record of the size that it needs. False: no room. */
 static __always_inline bool put_exact(struct chunk_ctx *ctx, __u64 from, __u32 size)
 {
-	struct ts_rec_data *rec = &ctx->rec;
+	struct ts_rec_data *rec = &ctx->rec, *head;
 	struct bpf_dynptr ptr;
 
-	if (bpf_ringbuf_reserve_dynptr(&ring, sizeof(*rec) + size, 0, &ptr)) {
+	if (bpf_ringbuf_reserve_dynptr(&ring, sizeof(*rec) + size, 0, &ptr) ||
+	    !(head = bpf_dynptr_data(&ptr, 0, sizeof(*head)))) {
 		bpf_ringbuf_discard_dynptr(&ptr, 0);
 		return false;
 	}
 	if (size && bpf_copy_from_user_dynptr(&ptr, sizeof(*rec), size, (void *)from))
 		rec->flags |= TS_FL_UNREADABLE;
-	bpf_dynptr_write(&ptr, 0, rec, sizeof(*rec), 0);
+	*head = *rec;
 	bpf_ringbuf_submit_dynptr(&ptr, wakeup_flags());
 	return true;
 }

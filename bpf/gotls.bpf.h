@@ -180,7 +180,7 @@ int go_enters(struct pt_regs *regs)
 		return 0;
 	}
 	key.from_hi = call.stack.hi - PT_REGS_SP(regs);
-	call.entered = bpf_ktime_get_boot_ns();
+	call.entered = entry_time(action);
 	if (bpf_map_update_elem(&go_calls, &key, &call, BPF_ANY))
 		count(TS_CTR_MISSED_CALLS, 1);
 	return 0;

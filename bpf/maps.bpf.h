@@ -35,6 +35,8 @@ __u64 last_conn = 0;
 __u64 last_ticket = 0;
 /* Set when the capture ends: nobody waits any more. */
 __u32 holds_nobody = 0;
+/* Set before the first process is put into `muted`: until then calls are spared the look. */
+__u32 mutes_somebody = 0;
 /* The command that user space starts: while it executes its program, whose probes are in place,
  * user space waits for it. */
 __u32 starting_tgid = 0;
@@ -175,15 +177,26 @@ static __always_inline void count(__u32 counter, __u64 n)
 		__sync_fetch_and_add(value, n);
 }
 
+/* Since Linux 5.11 fields of a task can be loaded; before that, each takes a helper. */
+static __always_inline __u32 current_exec_id(void)
+{
+	struct task_struct *task;
+
+	if (bpf_core_enum_value_exists(enum bpf_func_id___known,
+				       BPF_FUNC_get_current_task_btf___known))
+		return bpf_get_current_task_btf()->group_leader->self_exec_id;
+	task = (void *)bpf_get_current_task();
+	return BPF_CORE_READ(task, group_leader, self_exec_id);
+}
+
 /* An address of a handle is reused after exec, and a pid after exit: the exec id tells the first
  * apart, user space removes the entries of processes that have gone. */
 static __always_inline struct ts_conn_key conn_key(__u64 handle)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
 	struct ts_conn_key key = {
 		.handle = handle,
 		.tgid = current_tgid(),
-		.exec_id = BPF_CORE_READ(task, group_leader, self_exec_id),
+		.exec_id = current_exec_id(),
 	};
 
 	return key;
@@ -222,8 +235,11 @@ static __always_inline bool is_traced(void)
 
 static __always_inline bool is_muted(void)
 {
-	struct ts_conn_key key = conn_key(0);
+	struct ts_conn_key key;
 
+	if (!mutes_somebody)
+		return false;
+	key = conn_key(0);
 	return bpf_map_lookup_elem(&muted, &key);
 }
 

@@ -14,7 +14,7 @@ struct frame {
 	__u64 buf;
 	__u64 out; /* where the count will be, or 0 */
 	__u64 sp;
-	__u64 entered; /* ns since boot */
+	__u64 entered; /* ns since boot; of a read 0 */
 	__u64 cookie;
 	__u64 goid;          /* goroutine; 0: none */
 	struct ts_addr addr; /* what the thread used while this was the innermost call */

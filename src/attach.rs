@@ -22,6 +22,8 @@ use std::rc::Rc;
 const LIBRARIES_MAPPED: &str = "_dl_debug_state";
 /// How often it is tried to attach to a file.
 const MAX_TRIES: u32 = 3;
+/// How many links are closed at a time.
+const CLOSERS: usize = 512;
 
 /// For which processes the breakpoints are put in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -255,14 +257,19 @@ impl Registry {
     /// Drops the links that were made for one process.
     pub fn forget_process(&mut self, pid: u32) {
         if self.scope == Scope::Each {
-            self.linked.retain(|(_, linked), _| *linked != pid);
+            let gone = self.linked.extract_if(|(_, linked), _| *linked == pid);
+            let links: Vec<Link> = gone.flat_map(|(_, links)| links).collect();
+            if !links.is_empty() {
+                // Nobody waits for it: the ring must be read meanwhile.
+                let _ = std::thread::Builder::new().spawn(move || close(links));
+            }
             self.refused.retain(|(_, refused), _| *refused != pid);
         }
     }
 
     /// Takes all probes out.
     pub fn detach(&mut self) {
-        self.linked.clear();
+        close(self.linked.drain().flat_map(|(_, links)| links).collect());
     }
 
     /// What a target can be told only by the libcrypto of the same process: the layout of a `BIO`,
@@ -376,4 +383,17 @@ impl Registry {
         self.linked.insert((mapping.id, link_pid), links);
         Ok(())
     }
+}
+
+/// Takes probes out. For each link the kernel waits for an RCU grace period, some 40 ms; those that
+/// are closed at the same time wait for the same one.
+fn close(mut links: Vec<Link>) {
+    let share = links.len().div_ceil(CLOSERS);
+    std::thread::scope(|scope| {
+        while !links.is_empty() {
+            let some = links.split_off(links.len().saturating_sub(share));
+            // Without another thread they are closed here.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, move || drop(some));
+        }
+    });
 }

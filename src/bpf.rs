@@ -7,9 +7,10 @@ pub use features::Features;
 
 use crate::plan::{BioLayout, Deferred, Layout, LoadChain};
 use anyhow::{Context, Result};
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{MapCore, MapFlags, ProgramAttachType, ProgramMut, libbpf_sys};
+use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
+use libbpf_rs::{MapCore, MapFlags, Program, ProgramAttachType, ProgramMut, libbpf_sys};
 use std::mem::{MaybeUninit, offset_of};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -90,6 +91,16 @@ pub struct Counters {
     pub missed_calls: u64,
     pub dropped_notes: u64,
     pub expired_holds: u64,
+}
+
+/// How large a program is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramSize {
+    pub name: String,
+    /// In instructions, functions that it calls included.
+    pub length: u64,
+    /// How many the verifier has walked, over all paths.
+    pub verified: u64,
 }
 
 /// The loaded object.
@@ -245,6 +256,23 @@ impl Bpf {
         &self.skel.progs.libraries_mapped
     }
 
+    /// Of the programs that this kernel uses.
+    pub fn program_sizes(&self) -> Vec<ProgramSize> {
+        let size = |program: Program<'_>| {
+            let path = format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd());
+            let info = std::fs::read_to_string(path).ok()?;
+            let verified = info
+                .lines()
+                .find_map(|line| line.strip_prefix("verified_insns:"))?;
+            Some(ProgramSize {
+                name: program.name().to_string_lossy().into_owned(),
+                length: program.insn_cnt() as u64,
+                verified: verified.trim().parse().ok()?,
+            })
+        };
+        self.skel.object().progs().filter_map(size).collect()
+    }
+
     pub fn ring(&self) -> &dyn MapCore {
         &self.skel.maps.ring
     }
@@ -304,7 +332,10 @@ impl Bpf {
     }
 
     /// Never mind the calls of this process, until it executes another program.
-    pub fn mute(&self, key: &ConnKey) -> Result<()> {
+    pub fn mute(&mut self, key: &ConnKey) -> Result<()> {
+        if let Some(bss) = self.skel.maps.bss_data.as_mut() {
+            bss.mutes_somebody = 1;
+        }
         let key = ConnKey { handle: 0, ..*key };
         self.skel
             .maps

@@ -671,3 +671,34 @@ fn a_command_is_not_held_longer_than_its_probes_take() {
     };
     assert!((0..3).any(|_| is_quick()));
 }
+
+// ---- the end of tlssniff ----
+
+#[tag(root)]
+#[test]
+fn probes_of_many_libraries_are_taken_out_as_fast_as_of_one() {
+    let test = "probes_of_many_libraries_are_taken_out_as_fast_as_of_one";
+    if !lab::can_capture(test) || !lab::installed(test, &["python3"]) {
+        return;
+    }
+    let dir = lab::new_dir();
+    let copies = (0..60).map(|n| dir.path().join(format!("libssl-{n}.so.3")));
+    let copies: Vec<PathBuf> = copies
+        .inspect(|copy| std::fs::copy(lab::system_libssl(), copy).map(drop).unwrap())
+        .collect();
+    let load = "import ctypes, sys\n\
+                for path in sys.argv[1:]: ctypes.CDLL(path)\n\
+                print('ready', flush=True)\n\
+                sys.stdin.read()";
+    let mut python = Command::new("python3");
+    let mut python = Running::start(python.args(["-c", load]).args(&copies), dir.path());
+    python.wait_line(LIMIT, |line| line == "ready");
+    let sniff = Sniff::pid(dir.path(), python.pid());
+    let begun = Instant::now();
+    sniff.stop();
+    // One after the other they took 5 s on an idle machine, all at once 0.1 s.
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    python.close_stdin();
+    python.wait_success(LIMIT);
+}

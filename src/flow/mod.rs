@@ -9,7 +9,7 @@ use crate::event::{
 use crate::ring::{Raw, RawConn, RawData, RawEnd, RawTransport};
 use anyhow::Result;
 use clock::Clock;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 /// What this stage asks of those before it.
@@ -54,7 +54,7 @@ enum Entry {
 pub struct ConnTable {
     entries: HashMap<u64, Entry>,
     by_key: HashMap<ConnKey, u64>,
-    by_pid: HashMap<u32, Vec<u64>>,
+    by_pid: HashMap<u32, BTreeSet<u64>>,
     last_id: u64,
     pub clock: Clock,
     /// `captured` and `truncated`; losses are BPF's to count.
@@ -165,7 +165,10 @@ impl ConnTable {
             )?;
             self.by_key.insert(raw.key, raw.conn);
         }
-        self.by_pid.entry(raw.key.tgid).or_default().push(raw.conn);
+        self.by_pid
+            .entry(raw.key.tgid)
+            .or_default()
+            .insert(raw.conn);
         let Some(process) = facts.admit(raw) else {
             self.entries.insert(raw.conn, Entry::Ignored);
             return Ok(());
@@ -245,7 +248,7 @@ impl ConnTable {
             self.entries.insert(raw.conn, Entry::Ignored);
             return Ok(());
         };
-        self.by_pid.entry(raw.tgid).or_default().push(raw.conn);
+        self.by_pid.entry(raw.tgid).or_default().insert(raw.conn);
         let ts = self.clock.wall(raw.ts);
         let live = self.open(raw.conn, raw.ts, process, facts.lib(raw.target));
         emit(&Event {
@@ -351,7 +354,7 @@ impl ConnTable {
             self.by_key.remove(&key);
         }
         if let Some(conns) = self.by_pid.get_mut(&live.conn.proc.pid) {
-            conns.retain(|conn| *conn != end.conn);
+            conns.remove(&end.conn);
         }
         live.catch_up(ts, end.tid, end.off, emit)?;
         emit(&Event {

@@ -150,20 +150,23 @@ fn put(out: &mut [u8], at: usize, value: u16) {
     }
 }
 
-/// The unfolded one's complement sum of RFC 1071, over big-endian 16-bit words.
+/// The one's complement sum of RFC 1071, over big-endian 16-bit words; not negated.
 fn sum(bytes: &[u8]) -> u64 {
+    // In the machine's byte order, and swapped only in the end (RFC 1071, 2.B): that is what the
+    // compiler can do with several words at a time.
     let mut words = bytes.chunks_exact(4);
     let mut total: u64 = 0;
     for word in &mut words {
         // 32-bit words have the same sum: 2^16 is 1 modulo 2^16-1.
         let word: [u8; 4] = word.try_into().unwrap_or_default();
-        total += u64::from(u32::from_be_bytes(word));
+        total += u64::from(u32::from_ne_bytes(word));
     }
     let mut last = [0; 4];
     for (place, byte) in last.iter_mut().zip(words.remainder()) {
         *place = *byte;
     }
-    total + u64::from(u32::from_be_bytes(last))
+    total += u64::from(u32::from_ne_bytes(last));
+    u64::from(u16::from_be(fold(total)))
 }
 
 fn fold(mut sum: u64) -> u16 {

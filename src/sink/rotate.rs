@@ -14,7 +14,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 /// Bytes kept back before they are handed to the operating system.
-const BUFFER: usize = 64 * 1024;
+const BUFFER: usize = 256 * 1024;
+/// A file is written in multiples of this, also from its beginning: the kernel fills pages (on
+/// tmpfs larger units) of which a write covers only a part with zeros first.
+const PIECE: usize = 64 * 1024;
 
 /// When to begin a new file, and what becomes of the old ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,8 +88,9 @@ pub struct Output {
     buffer: Vec<u8>,
     /// Where blocks end within `buffer`.
     ends: Vec<usize>,
-    /// Bytes handed to the operating system for this file: always whole blocks.
+    /// Bytes handed to the operating system for this file, and how many of them are whole blocks.
     written: u64,
+    whole: u64,
     failed: bool,
     children: Vec<Child>,
 }
@@ -154,24 +158,30 @@ impl Output {
             buffer: Vec::with_capacity(2 * BUFFER),
             ends: Vec::new(),
             written: 0,
+            whole: 0,
             failed: false,
             children: Vec::new(),
         }
     }
 
-    /// Adds one whole block. The file is only ever cut between blocks.
-    pub fn block(&mut self, block: &[u8]) -> Result<()> {
-        self.buffer.extend_from_slice(block);
-        self.ends.push(self.buffer.len());
-        match self.buffer.len() >= BUFFER {
-            true => self.hand_on(),
-            false => Ok(()),
+    /// Adds the one whole block that `write` appends. The file is only ever cut between blocks.
+    pub fn block(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+        write(&mut self.buffer);
+        let len = self.buffer.len();
+        self.ends.push(len);
+        if len < BUFFER {
+            return Ok(());
         }
+        let beyond = match self.target {
+            Target::File(_) => (self.written % PIECE as u64) as usize + len,
+            Target::Stream(_) => 0,
+        };
+        self.hand_on(len - beyond % PIECE)
     }
 
     /// Hands everything to the operating system.
     pub fn flush(&mut self) -> Result<()> {
-        self.hand_on()?;
+        self.hand_on(self.buffer.len())?;
         if self.failed {
             return Ok(());
         }
@@ -211,6 +221,7 @@ impl Output {
         self.target = Target::File(create_file(&next)?);
         self.name = next.display().to_string();
         self.written = 0;
+        self.whole = 0;
         Ok(())
     }
 
@@ -227,14 +238,15 @@ impl Output {
         Ok(())
     }
 
-    fn hand_on(&mut self) -> Result<()> {
+    /// Hands on the first `upto` bytes of the buffer.
+    fn hand_on(&mut self, upto: usize) -> Result<()> {
         if self.failed {
             self.buffer.clear();
             self.ends.clear();
             return Ok(());
         }
         let mut done = 0;
-        while let Some(rest) = self.buffer.get(done..).filter(|rest| !rest.is_empty()) {
+        while let Some(rest) = self.buffer.get(done..upto).filter(|rest| !rest.is_empty()) {
             let error = match self.target.write(rest) {
                 Ok(0) => io::Error::from(io::ErrorKind::WriteZero),
                 Ok(count) => {
@@ -246,24 +258,28 @@ impl Output {
             };
             return Err(self.give_up(done, error));
         }
+        self.whole = self.whole_at(done);
         self.written += done as u64;
-        self.buffer.clear();
-        self.ends.clear();
+        self.buffer.drain(..done);
+        self.ends.retain(|end| *end > done);
+        self.ends.iter_mut().for_each(|end| *end -= done);
         Ok(())
+    }
+
+    /// Where in the file the last whole block ends once `done` bytes of the buffer are in it.
+    fn whole_at(&self, done: usize) -> u64 {
+        let ended = self.ends.partition_point(|end| *end <= done);
+        match self.ends.get(..ended).and_then(<[usize]>::last) {
+            Some(end) => self.written + *end as u64,
+            None => self.whole,
+        }
     }
 
     /// Cuts the file back to its last whole block and reports the error; later blocks are
     /// thrown away, because the error has been told and ends the run.
     fn give_up(&mut self, done: usize, error: io::Error) -> anyhow::Error {
         self.failed = true;
-        let whole = self
-            .ends
-            .iter()
-            .copied()
-            .take_while(|end| *end <= done)
-            .last()
-            .unwrap_or(0);
-        self.written += whole as u64;
+        self.written = self.whole_at(done);
         let mut outcome = "";
         if let Target::File(file) = &self.target
             && file.set_len(self.written).is_ok()
@@ -351,6 +367,10 @@ mod tests {
         pattern.replace("%s", &(now / SECOND).to_string())
     }
 
+    fn add(output: &mut Output, block: &[u8]) -> Result<()> {
+        output.block(|out| out.extend_from_slice(block))
+    }
+
     fn files(dir: &Path) -> Vec<(String, String)> {
         let mut found: Vec<_> = std::fs::read_dir(dir)
             .unwrap()
@@ -379,7 +399,7 @@ mod tests {
                 ended = true;
                 break;
             }
-            output.block(block.as_bytes()).unwrap();
+            add(&mut output, block.as_bytes()).unwrap();
         }
         output.flush().unwrap();
         (files(dir.path()), ended)
@@ -441,7 +461,7 @@ mod tests {
         };
         let path = dir.path().join("f");
         let mut output = Output::create(&path, rotation, Box::new(at), 0).unwrap();
-        output.block(b"aa").unwrap();
+        add(&mut output, b"aa").unwrap();
         output.rotate(1).unwrap();
         for child in &mut output.children {
             assert!(child.wait().unwrap().success());
@@ -464,10 +484,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         let mut output = Output::create(&path, Rotation::default(), Box::new(at), 0).unwrap();
-        output.block(b"first").unwrap();
+        add(&mut output, b"first").unwrap();
         output.flush().unwrap();
-        output.block(b"second").unwrap();
-        output.block(b"third").unwrap();
+        add(&mut output, b"second").unwrap();
+        add(&mut output, b"third").unwrap();
         // What a full disk does: a part is written, then comes the error.
         let Target::File(file) = &mut output.target else {
             panic!()
@@ -479,16 +499,35 @@ mod tests {
             "{error:#}"
         );
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "firstsecond");
-        output.block(b"fourth").unwrap();
+        add(&mut output, b"fourth").unwrap();
         output.flush().unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "firstsecond");
+    }
+
+    #[test]
+    fn blocks_across_writes_are_whole_in_the_end_and_cut_off_at_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let mut output = Output::create(&path, Rotation::default(), Box::new(at), 0).unwrap();
+        let block: Vec<u8> = (0..PIECE / 3).map(|n| n as u8).collect();
+        let mut all = Vec::new();
+        while all.len() < 5 * BUFFER {
+            add(&mut output, &block).unwrap();
+            all.extend_from_slice(&block);
+            let written = std::fs::read(&path).unwrap();
+            assert!(written.len().is_multiple_of(PIECE) && all.starts_with(&written));
+        }
+        let whole = output.written as usize / block.len() * block.len();
+        assert_ne!(whole as u64, output.written, "a block lies across the end");
+        output.give_up(0, io::Error::from(io::ErrorKind::StorageFull));
+        assert!(std::fs::read(&path).unwrap() == all[..whole]);
     }
 
     #[test]
     fn a_full_device_is_named_in_the_error() {
         let path = Path::new("/dev/full");
         let mut output = Output::create(path, Rotation::default(), Box::new(at), 0).unwrap();
-        output.block(b"x").unwrap();
+        add(&mut output, b"x").unwrap();
         let error = output.flush().unwrap_err();
         assert!(
             format!("{error:#}").starts_with("write /dev/full"),

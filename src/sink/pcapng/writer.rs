@@ -17,7 +17,6 @@ pub(super) struct Writer {
     pub(super) options: Options,
     /// Counts files, from 0.
     pub(super) file: u32,
-    block: Vec<u8>,
     pub(super) comment: String,
     pub(super) last: Nanos,
     /// By process id.
@@ -44,7 +43,6 @@ impl Writer {
             output,
             options,
             file: 0,
-            block: Vec::with_capacity(128 * 1024),
             comment: String::new(),
             last: 0,
             interfaces: HashMap::new(),
@@ -60,22 +58,16 @@ impl Writer {
         dir: Option<Dir>,
         frame: impl FnOnce(&mut Vec<u8>) -> usize,
     ) -> Result<()> {
-        self.block.clear();
-        let out = &mut self.block;
-        match self.options.format {
-            Format::Pcapng => {
-                block::packet(out, owner.interface, owner.ts, dir, &self.comment, frame);
-            }
+        let (format, comment) = (self.options.format, &self.comment);
+        self.output.block(|out| match format {
+            Format::Pcapng => block::packet(out, owner.interface, owner.ts, dir, comment, frame),
             Format::Pcap => block::classic_packet(out, owner.ts, frame),
-        }
-        self.output.block(&self.block)
+        })
     }
 
     fn header(&mut self) -> Result<()> {
-        self.block.clear();
         if self.options.format == Format::Pcap {
-            block::classic_header(&mut self.block);
-            return self.output.block(&self.block);
+            return self.output.block(block::classic_header);
         }
         let options = &self.options;
         let about = format!("{} framing={}", comment::FORMAT, options.framing.name());
@@ -88,19 +80,18 @@ impl Writer {
             (block::COMMENT, &options.comment),
         ];
         texts.retain(|(_, text)| !text.is_empty());
-        block::section(&mut self.block, &texts);
-        self.output.block(&self.block)?;
+        self.output.block(|out| block::section(out, &texts))?;
         // Some interface must be there for the statistics, and for readers that wait for one.
-        self.block.clear();
         let description = "the whole capture: its counts are in the statistics of this interface";
         let texts = [
             (block::IF_NAME, "tlssniff"),
             (block::IF_DESCRIPTION, description),
         ];
-        block::interface(&mut self.block, &texts, self.options.filter.as_deref());
         self.interface_count = 1;
         self.interfaces.clear();
-        self.output.block(&self.block)
+        let filter = self.options.filter.as_deref();
+        self.output
+            .block(|out| block::interface(out, &texts, filter))
     }
 
     /// The number of the interface of a process and library, which is described first if it is new.
@@ -144,9 +135,9 @@ impl Writer {
             (block::IF_OS, &self.options.os),
             (block::COMMENT, &comment),
         ];
-        self.block.clear();
-        block::interface(&mut self.block, &texts, self.options.filter.as_deref());
-        self.output.block(&self.block)?;
+        let filter = self.options.filter.as_deref();
+        self.output
+            .block(|out| block::interface(out, &texts, filter))?;
         let id = self.interface_count;
         self.interface_count += 1;
         if self.interfaces.len() >= INTERFACES {
@@ -172,10 +163,10 @@ impl Writer {
             "captured={captured} shown={shown} dropped={dropped} dropped_bytes={dropped_bytes} \
              truncated={truncated}"
         );
-        self.block.clear();
         let counts = [captured.saturating_add(dropped), shown, dropped];
-        block::statistics(&mut self.block, 0, self.last, counts, &comment);
-        self.output.block(&self.block)
+        let last = self.last;
+        self.output
+            .block(|out| block::statistics(out, 0, last, counts, &comment))
     }
 
     pub(super) fn next_file(&mut self, now: Nanos) -> Result<()> {

@@ -1,0 +1,3 @@
+module tlssniff/bench
+
+go 1.18
