@@ -45,9 +45,10 @@ enum ts_count {
 };
 
 /* Of Go's functions, in the second byte of the cookie. */
-enum ts_go_abi {
-	TS_GO_ABI_INTERNAL = 0,
-	TS_GO_ABI0 = 1, /* arguments on the stack */
+enum ts_go_site {
+	TS_GO_REGISTERS = 0, /* arguments and results in registers */
+	TS_GO_ABI0 = 1,      /* on the stack */
+	TS_GO_DEFERRED = 2,  /* in a function that has been deferred */
 };
 
 enum ts_role {

@@ -215,12 +215,48 @@ static __always_inline bool go_tunnel(__u64 data, struct ts_addr *addr)
 	return true;
 }
 
+/* Conns that may be in a conn, to be looked at in turn. */
+struct go_walk {
+	__u64 conns[MAX_WRAPPERS];
+	__u32 count;
+	__u32 pad;
+};
+
+static __always_inline void go_add(struct go_walk *walk, __u64 field)
+{
+	__u64 conn, at = walk->count;
+
+	if (at >= MAX_WRAPPERS || !read_u64(field, &conn) || !conn)
+		return;
+	barrier_var(at);
+	walk->conns[at & (MAX_WRAPPERS - 1)] = conn;
+	walk->count++;
+}
+
+/* Looks at the next of them; 1 when that is known. A global function: the verifier looks at it
+ * once, not once per turn. */
+__noinline int go_visit(struct go_walk *walk, __u32 i, struct ts_addr *addr)
+{
+	__u64 at;
+
+	if (!walk || !addr || i >= walk->count)
+		return 0;
+	barrier_var(i);
+	at = walk->conns[i & (MAX_WRAPPERS - 1)];
+	/* What is freed without a Close may be the memory of a socket by now. */
+	if (go_socket(at, addr) || go_tunnel(at, addr))
+		return 1;
+	go_add(walk, at + 8);
+	go_add(walk, at + 16);
+	return 0;
+}
+
 /* Follows conns that hold another one, as their first or second field, to one that is known: all
  * that may be one, level by level, since an interface looks like any two words. */
 __noinline int go_addr(__u64 data, struct ts_addr *addr)
 {
-	__u64 conns[MAX_WRAPPERS] = {data};
-	__u32 count = 1, i;
+	struct go_walk walk = {.conns = {data}, .count = 1};
+	__u32 i;
 	int found = 0;
 
 	if (!addr)
@@ -228,18 +264,8 @@ __noinline int go_addr(__u64 data, struct ts_addr *addr)
 		/* Unrolled, for which it needs a single way out: before Linux 6.6 the verifier
 		 * takes a loop only where its last instruction jumps to its first. */
 #pragma clang loop unroll(full)
-	for (i = 0; i < MAX_WRAPPERS; i++) {
-		__u64 at = conns[i];
-
-		if (found || i >= count)
-			continue;
-		/* What is freed without a Close may be the memory of a socket by now. */
-		found = go_socket(at, addr) || go_tunnel(at, addr);
-		if (!found && count < MAX_WRAPPERS && read_u64(at + 8, &data) && data)
-			conns[count++ & (MAX_WRAPPERS - 1)] = data;
-		if (!found && count < MAX_WRAPPERS && read_u64(at + 16, &data) && data)
-			conns[count++ & (MAX_WRAPPERS - 1)] = data;
-	}
+	for (i = 0; i < MAX_WRAPPERS; i++)
+		found = found ?: go_visit(&walk, i, addr);
 	return found;
 }
 
@@ -348,48 +374,45 @@ static __always_inline void go_finish(struct go_call_key *key, const struct go_b
 		tell_data(conn, &frame, n, layout);
 }
 
+/* In a function that a call has deferred, and that is the last to run before the call's return:
+ * where the call began, and its result. */
+static __always_inline bool go_deferred(struct pt_regs *regs, __u64 cookie, __u64 *entry, s64 *n)
+{
+	__u64 sp = PT_REGS_SP(regs), caller;
+	__u32 target = cookie_target(cookie);
+	const struct ts_go_defer *at;
+	struct ts_layout *layout;
+
+	layout = bpf_map_lookup_elem(&layouts, &target);
+	if (!layout)
+		return false;
+	at = &layout->go_defer[cookie_dir(cookie) & 1];
+	/* In a panic it is the runtime that calls. */
+	if (!read_u64(sp + at->to_return, &caller) ||
+	    caller - (PT_REGS_IP(regs) + at->caller) >= at->caller_size)
+		return false;
+	*entry = sp + at->to_entry;
+	return read_u64(sp + at->to_result, (__u64 *)n);
+}
+
 SEC("uprobe")
 int go_returns(struct pt_regs *regs)
 {
-	__u64 cookie = bpf_get_attach_cookie(regs);
+	__u64 cookie = bpf_get_attach_cookie(regs), entry = PT_REGS_SP(regs);
 	struct go_call_key key = {.tgid = current_tgid()};
 	struct go_bounds now;
-
-	stay_on_kernel_stack(regs);
-	if (!is_traced())
-		return 0;
-	key.g = current_g(regs, cookie);
-	if (go_stack(key.g, &now))
-		go_finish(&key, &now, cookie, PT_REGS_SP(regs), go_result(regs, cookie));
-	return 0;
-}
-
-/* In a function that a call has deferred, and that is the last to run before the call's return. */
-SEC("uprobe")
-int go_defers(struct pt_regs *regs)
-{
-	__u64 cookie = bpf_get_attach_cookie(regs), sp = PT_REGS_SP(regs), caller;
-	struct go_call_key key = {.tgid = current_tgid()};
-	__u32 target = cookie_target(cookie);
-	struct go_bounds now;
-	const struct ts_go_defer *at;
-	struct ts_layout *layout;
 	s64 n;
 
 	stay_on_kernel_stack(regs);
 	if (!is_traced())
 		return 0;
-	layout = bpf_map_lookup_elem(&layouts, &target);
-	if (!layout)
-		return 0;
-	at = &layout->go_defer[cookie_dir(cookie) & 1];
-	/* In a panic it is the runtime that calls. */
-	if (!read_u64(sp + at->to_return, &caller) ||
-	    caller - (PT_REGS_IP(regs) + at->caller) >= at->caller_size)
+	if (cookie_count(cookie) != TS_GO_DEFERRED)
+		n = go_result(regs, cookie);
+	else if (!go_deferred(regs, cookie, &entry, &n))
 		return 0;
 	key.g = current_g(regs, cookie);
-	if (go_stack(key.g, &now) && read_u64(sp + at->to_result, (__u64 *)&n))
-		go_finish(&key, &now, cookie, sp + at->to_entry, n);
+	if (go_stack(key.g, &now))
+		go_finish(&key, &now, cookie, entry, n);
 	return 0;
 }
 

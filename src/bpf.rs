@@ -243,10 +243,6 @@ impl Bpf {
         &self.skel.progs.go_enters
     }
 
-    pub fn go_defer_program(&mut self) -> &ProgramMut<'static> {
-        &self.skel.progs.go_defers
-    }
-
     pub fn go_return_program(&mut self) -> &ProgramMut<'static> {
         &self.skel.progs.go_returns
     }
@@ -480,7 +476,6 @@ fn choose_programs(progs: &mut OpenTlssniffProgs<'_>, features: Features) {
         &mut progs.tls_event,
         &mut progs.go_enters,
         &mut progs.go_returns,
-        &mut progs.go_defers,
         &mut progs.libraries_mapped,
     ] {
         if features.sleepable {

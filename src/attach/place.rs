@@ -50,7 +50,6 @@ impl Place {
         links.extend(self.link_probes(bpf.event_program(), &of(Program::Event), How::Enter)?);
         // Returns first: an entry whose return is not seen would be told of at the next one.
         links.extend(self.link_all(bpf.go_return_program(), &of(Program::GoReturn))?);
-        links.extend(self.link_all(bpf.go_defer_program(), &of(Program::GoDefer))?);
         links.extend(self.link_all(bpf.go_enter_program(), &of(Program::GoEnter))?);
         Ok(links)
     }
@@ -187,18 +186,15 @@ enum Program {
     Event,
     GoEnter,
     GoReturn,
-    GoDefer,
 }
 
 fn program(action: Action) -> Program {
     match action {
         Action::Data(..) | Action::Handshake(_) => Program::Call,
         Action::Go {
-            at: GoAt::Return, ..
+            at: GoAt::Return | GoAt::Defer,
+            ..
         } => Program::GoReturn,
-        Action::Go {
-            at: GoAt::Defer, ..
-        } => Program::GoDefer,
         Action::Go { .. } => Program::GoEnter,
         _ => Program::Event,
     }
@@ -206,7 +202,7 @@ fn program(action: Action) -> Program {
 
 /// As bpf/abi.h lays it out: action, count or role, function, target.
 fn cookie(target: u32, func: usize, action: Action) -> u64 {
-    use types::{ts_action, ts_count, ts_go_abi, ts_role};
+    use types::{ts_action, ts_count, ts_go_site, ts_role};
     let (action, detail) = match action {
         Action::Data(dir, count) => {
             let action = match dir {
@@ -232,7 +228,7 @@ fn cookie(target: u32, func: usize, action: Action) -> u64 {
         Action::Clear => (ts_action::TS_ACT_CLEAR, 0),
         Action::Shutdown => (ts_action::TS_ACT_SHUTDOWN, 0),
         Action::Rebind => (ts_action::TS_ACT_REBIND, 0),
-        Action::Go { call, abi0, .. } => {
+        Action::Go { call, at, abi0 } => {
             let action = match call {
                 GoCall::Move(Dir::Out) => ts_action::TS_ACT_WRITE,
                 GoCall::Move(Dir::In) => ts_action::TS_ACT_READ,
@@ -240,11 +236,12 @@ fn cookie(target: u32, func: usize, action: Action) -> u64 {
                 GoCall::CloseWrite => ts_action::TS_ACT_SHUTDOWN,
                 GoCall::Handshake => ts_action::TS_ACT_CLEAR,
             };
-            let abi = match abi0 {
-                true => ts_go_abi::TS_GO_ABI0,
-                false => ts_go_abi::TS_GO_ABI_INTERNAL,
+            let site = match (at, abi0) {
+                (GoAt::Defer, _) => ts_go_site::TS_GO_DEFERRED,
+                (_, true) => ts_go_site::TS_GO_ABI0,
+                (_, false) => ts_go_site::TS_GO_REGISTERS,
             };
-            (action, abi.0)
+            (action, site.0)
         }
     };
     u64::from(action.0)
