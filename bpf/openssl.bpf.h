@@ -5,17 +5,33 @@
 
 #include "call.bpf.h"
 
-/* Since Linux 6.13. */
+/* Since Linux 6.13; with an argument since 7.0. */
 extern bool bpf_session_is_return(void) __ksym __weak;
+extern bool bpf_session_is_return___ctx(void *ctx) __ksym __weak;
 extern __u64 *bpf_session_cookie(void) __ksym __weak;
+extern __u64 *bpf_session_cookie___ctx(void *ctx) __ksym __weak;
+
+static __always_inline bool session_is_return(void *ctx)
+{
+	if (bpf_ksym_exists(bpf_session_is_return___ctx))
+		return bpf_session_is_return___ctx(ctx);
+	return bpf_session_is_return();
+}
+
+static __always_inline __u64 *session_cookie(void *ctx)
+{
+	if (bpf_ksym_exists(bpf_session_cookie___ctx))
+		return bpf_session_cookie___ctx(ctx);
+	return bpf_session_cookie();
+}
 
 SEC("uprobe.session.s")
 int tls_call(struct pt_regs *regs)
 {
-	__u64 *slot = bpf_session_cookie();
+	__u64 *slot = session_cookie(regs);
 
 	stay_on_kernel_stack(regs);
-	if (bpf_session_is_return())
+	if (session_is_return(regs))
 		return exit_call(regs, *slot);
 	return enter_call(regs, bpf_get_attach_cookie(regs), slot);
 }
