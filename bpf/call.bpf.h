@@ -231,6 +231,9 @@ static __always_inline int exit_call(struct pt_regs *regs, __u64 slot)
 	__u32 i = slot - 1, target;
 
 	thread = this_thread();
+	/* The begun call has gone with the spare that held it. */
+	if (!thread && slot)
+		count(TS_CTR_MISSED_CALLS, 1);
 	if (!thread || i >= MAX_DEPTH || i >= thread->depth)
 		return 0;
 	frame = frame_at(thread, i);

@@ -521,3 +521,32 @@ fn assert_ends_agree(truths: &[Truth], name: &str) {
         }
     }
 }
+
+/// What is done without features that older kernels lack, on one that has them.
+#[tag(root)]
+#[test]
+fn without_newer_features_the_same_is_captured() {
+    if !lab::can_capture("without_newer_features_the_same_is_captured") {
+        return;
+    }
+    for without in ["sessions", "multi", "exact_records", "multi,exact_records"] {
+        for scenario in [
+            "plain",
+            "peek",
+            "big",
+            "threads",
+            "tls-in-tls-bio",
+            "want-write",
+        ] {
+            let dir = lab::new_dir();
+            let mut odd = Command::new(lab::odd());
+            odd.arg(scenario).env("TLSSNIFF_WITHOUT", without);
+            let (mut running, capture) = Sniff::run(dir.path(), &["-f"], &mut odd);
+            running.wait_success(LIMIT);
+            capture.assert_complete();
+            let truths = Truth::parse_all(&running.stdout_text());
+            assert!(!truths.is_empty(), "{without} {scenario}");
+            oracle::assert_equal(&capture, &truths, Checks::default());
+        }
+    }
+}

@@ -70,7 +70,8 @@ impl Features {
                 "sessions" => self.sessions = false,
                 "multi" => (self.multi, self.sessions) = (false, false),
                 "exact_records" => self.exact_records = false,
-                _ => {}
+                "" => {}
+                other => log::warn!("{WITHOUT}: there is no {other:?} to do without"),
             }
         }
     }

@@ -27,8 +27,9 @@ pub use place::{programs, tlssniff};
 pub use process::Running;
 pub use sniff::Sniff;
 
-/// How long anything may take that is expected to end by itself, also under emulation.
-pub const LIMIT: Duration = Duration::from_secs(180);
+/// How long anything may take that is expected to end by itself; under emulation [`place::patience`]
+/// times that.
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// False, after one line that names what was not run, where captures are impossible.
 pub fn can_capture(test: &str) -> bool {
@@ -110,6 +111,7 @@ pub fn renamed(program: &Path, dir: &Path, comm: &str) -> PathBuf {
 
 /// Polls until `ready` holds.
 pub fn wait_until(what: &str, limit: Duration, mut ready: impl FnMut() -> bool) {
+    let limit = limit * place::patience();
     let end = Instant::now() + limit;
     while !ready() {
         assert!(Instant::now() < end, "timed out after {limit:?}: {what}");

@@ -13,6 +13,11 @@ pub fn prebuilt() -> Option<PathBuf> {
     env::var_os("LAB_HOME").map(PathBuf::from)
 }
 
+/// By how much limits are longer: a virtual machine may emulate its processor.
+pub fn patience() -> u32 {
+    if prebuilt().is_some() { 3 } else { 1 }
+}
+
 /// For what tests build and write.
 pub fn scratch() -> PathBuf {
     let dir = prebuilt().unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());

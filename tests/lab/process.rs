@@ -71,6 +71,7 @@ impl Running {
     /// Waits for the end; a program that does not end is a failure.
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
         self.child.stdin = None;
+        let limit = limit * super::place::patience();
         let end = std::time::Instant::now() + limit;
         loop {
             if let Some(status) = self.ended() {

@@ -130,6 +130,15 @@ fn the_function_in_a_closure_is_known_unless_there_are_two() {
 }
 
 #[test]
+fn each_load_of_a_closure_is_counted() {
+    // Also one into another register: a call that is not understood.
+    let other = [0x48, 0x8b, 0x4c, 0x24, 0x50]; // mov rcx, [rsp + 0x50]
+    assert_eq!(body(&EXIT).loads_of(0x50), 1);
+    assert_eq!(body(&[&EXIT.concat(), &other]).loads_of(0x50), 2);
+    assert_eq!(body(&EXIT).loads_of(0x58), 0);
+}
+
+#[test]
 fn code_cut_anywhere_never_panics() {
     let code = EXIT.concat();
     for len in 0..=code.len() {
