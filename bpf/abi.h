@@ -72,6 +72,7 @@ enum ts_addr_source {
 	TS_SRC_NONE = 0,
 	TS_SRC_SOCKET = 1,
 	TS_SRC_FD = 2,
+	TS_SRC_RECORD = 3, /* a socket through which a record of the connection was sent */
 };
 
 enum ts_flag {
@@ -125,6 +126,8 @@ struct ts_layout {
 	struct ts_chain sni;
 	struct ts_chain sni_len; /* not known: a C string */
 	struct ts_chain references;
+	struct ts_chain client_random; /* of 32 bytes each */
+	struct ts_chain server_random;
 	__u32 bio_method;
 	__u32 bio_num;
 	__u32 bio_next;
@@ -166,7 +169,10 @@ struct ts_conn {
 	__u8 shut;
 	__u8 settled;
 	__u8 has_alpn;
-	__u8 pad[5];
+	__u8 hello_type; /* of the hello that is awaited; 0: none */
+	__u8 hello_tries;
+	__u8 pad[3];
+	__u64 hello[2]; /* the beginning of its random */
 };
 
 struct ts_rec_conn {
@@ -227,10 +233,10 @@ struct ts_rec_hold {
 };
 
 _Static_assert(sizeof(struct ts_chain) == 20, "ts_chain");
-_Static_assert(sizeof(struct ts_layout) == 228, "ts_layout");
+_Static_assert(sizeof(struct ts_layout) == 268, "ts_layout");
 _Static_assert(sizeof(struct ts_addr) == 48, "ts_addr");
 _Static_assert(sizeof(struct ts_conn_key) == 16, "ts_conn_key");
-_Static_assert(sizeof(struct ts_conn) == 88, "ts_conn");
+_Static_assert(sizeof(struct ts_conn) == 104, "ts_conn");
 _Static_assert(sizeof(struct ts_rec_conn) == 528, "ts_rec_conn");
 _Static_assert(sizeof(struct ts_rec_data) == 80, "ts_rec_data");
 _Static_assert(sizeof(struct ts_rec_end) == 40, "ts_rec_end");

@@ -168,7 +168,7 @@ static __always_inline void data_returned(struct pt_regs *regs, struct frame *fr
 	__u64 len = moved_bytes(regs, frame);
 	struct ts_conn *conn;
 
-	if (!len && !frame->addr.transport)
+	if (!len && !frame->addr.transport && !may_have_hello(frame, layout))
 		return;
 	conn = find_or_make_conn(frame);
 	if (!conn)
@@ -177,6 +177,7 @@ static __always_inline void data_returned(struct pt_regs *regs, struct frame *fr
 		bind_conn(conn, frame, layout);
 	if (len)
 		tell_data(conn, frame, len, layout);
+	note_carried_hello(frame, len);
 }
 
 static __always_inline void handshake_returned(struct pt_regs *regs, struct frame *frame,

@@ -3,6 +3,7 @@
 #ifndef TLSSNIFF_CONN_H
 #define TLSSNIFF_CONN_H
 
+#include "apart.bpf.h"
 #include "emit.bpf.h"
 #include "maps.bpf.h"
 #include "sock.bpf.h"
@@ -44,6 +45,7 @@ static __always_inline void end_conn(struct ts_conn *conn, __u64 handle)
 
 	if (conn->announced)
 		emit_end(TS_REC_CLOSE, conn);
+	forget_hello(conn);
 	bpf_map_delete_elem(&conns, &key);
 }
 
@@ -60,6 +62,8 @@ __noinline int renew_conn(struct ts_conn *conn)
 		return 0;
 	if (conn->announced)
 		emit_end(TS_REC_CLOSE, conn);
+	forget_hello(conn);
+	conn->hello_tries = 0;
 	conn->id = __sync_fetch_and_add(&last_conn, 1) + 1;
 	conn->off[TS_OUT] = 0;
 	conn->off[TS_IN] = 0;
@@ -107,6 +111,8 @@ __noinline int bind_conn(struct ts_conn *conn, struct frame *frame, const struct
 		if (bio_addr(layout, frame->handle, &by_fd))
 			frame->addr = by_fd;
 	}
+	if (!frame->addr.transport && !conn->addr.transport)
+		learn_apart(conn, layout, frame);
 	if (!frame->addr.transport)
 		return 0;
 	if (frame->addr.transport == TS_TP_TLS) {
@@ -117,6 +123,7 @@ __noinline int bind_conn(struct ts_conn *conn, struct frame *frame, const struct
 	if (conn->rebind && conn->announced && conn->addr.transport &&
 	    !same_addr(&conn->addr, &frame->addr))
 		renew_conn(conn);
+	forget_hello(conn);
 	conn->rebind = 0;
 	conn->addr = frame->addr;
 	conn->announced = 0;

@@ -158,30 +158,4 @@ __noinline int bio_addr(const struct ts_layout *layout, __u64 handle, struct ts_
 	return false;
 }
 
-/* Since Linux 6.3. */
-SEC("tp_btf/sock_send_length")
-int BPF_PROG(sock_send_length, struct sock *sk, int ret, int flags)
-{
-	return saw_socket(sk);
-}
-
-SEC("tp_btf/sock_recv_length")
-int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
-{
-	return saw_socket(sk);
-}
-
-/* Before: what is asked of each send and receive, whatever the kind of socket. */
-SEC("kprobe/security_socket_sendmsg")
-int socket_sends(struct pt_regs *regs)
-{
-	return saw_socket(BPF_CORE_READ((struct socket *)PT_REGS_PARM1(regs), sk));
-}
-
-SEC("kprobe/security_socket_recvmsg")
-int socket_receives(struct pt_regs *regs)
-{
-	return saw_socket(BPF_CORE_READ((struct socket *)PT_REGS_PARM1(regs), sk));
-}
-
 #endif

@@ -10,6 +10,8 @@
 #include "user.bpf.h"
 #include "sock.bpf.h"
 #include "emit.bpf.h"
+#include "apart.bpf.h"
+#include "traffic.bpf.h"
 #include "conn.bpf.h"
 #include "call.bpf.h"
 #include "openssl.bpf.h"

@@ -11,7 +11,7 @@ use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, Program, ProgramAttachType, ProgramMut, libbpf_sys};
 use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 #[allow(
@@ -30,9 +30,9 @@ use skel::{OpenTlssniffProgs, TlssniffSkel, TlssniffSkelBuilder};
 
 // The same numbers as in bpf/abi.h: what the skeleton made of the types must be what C meant.
 const _: () = {
-    assert!(size_of::<types::ts_layout>() == 228);
+    assert!(size_of::<types::ts_layout>() == 268);
     assert!(size_of::<types::ts_conn_key>() == 16);
-    assert!(size_of::<types::ts_conn>() == 88);
+    assert!(size_of::<types::ts_conn>() == 104);
     assert!(offset_of!(types::ts_conn, off) == 8);
     assert!(size_of::<types::ts_rec_conn>() == 528);
     assert!(offset_of!(types::ts_rec_conn, addr) == 64);
@@ -288,6 +288,8 @@ impl Bpf {
             g_tls: ssl.g_tls.unwrap_or_default(),
             input: ssl.input.unwrap_or_default(),
             references: chain(ssl.references.as_ref()),
+            client_random: chain(ssl.client_random.as_ref()),
+            server_random: chain(ssl.server_random.as_ref()),
             bio_method: bio.map_or(0, |bio| bio.method),
             bio_num: bio.map_or(0, |bio| bio.num),
             bio_next: bio.map_or(0, |bio| bio.next),
@@ -405,6 +407,20 @@ impl Bpf {
     pub fn will_start(&mut self, pid: u32) {
         if let Some(bss) = self.skel.maps.bss_data.as_mut() {
             bss.starting_tgid = pid;
+        }
+    }
+
+    /// Sends are not looked at any more once those hellos have had their time (boot time) that
+    /// programs were to send.
+    pub fn stop_awaiting_hellos(&mut self, now: impl FnOnce() -> u64) {
+        if let Some(bss) = self.skel.maps.bss_data.as_mut() {
+            // SAFETY: as in `will_sleep`, of an aligned u64.
+            let until = unsafe { AtomicU64::from_ptr(&raw mut bss.hellos_until) };
+            let then = until.load(Ordering::Relaxed);
+            if then != 0 && then < now() {
+                // Another hello may have come meanwhile.
+                let _ = until.compare_exchange(then, 0, Ordering::Relaxed, Ordering::Relaxed);
+            }
         }
     }
 

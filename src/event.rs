@@ -109,6 +109,8 @@ pub enum AddrSource {
     Socket,
     /// The file descriptor in the library's BIO.
     Fd,
+    /// A record that only this connection can have made was sent through this socket.
+    Record,
 }
 
 impl AddrSource {
@@ -116,11 +118,12 @@ impl AddrSource {
         match self {
             AddrSource::Socket => "socket",
             AddrSource::Fd => "fd",
+            AddrSource::Record => "record",
         }
     }
 
     pub fn from_name(name: &str) -> Option<AddrSource> {
-        [AddrSource::Socket, AddrSource::Fd]
+        [AddrSource::Socket, AddrSource::Fd, AddrSource::Record]
             .into_iter()
             .find(|s| s.name() == name)
     }

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use crate::bpf::{ConnKey, from_bytes, types};
-use crate::event::Dir;
+use crate::event::{AddrSource, Dir};
 use anyhow::{Context, Result};
 use libbpf_rs::{MapCore, RingBuffer, RingBufferBuilder};
 use nix::errno::Errno;
@@ -104,8 +104,8 @@ pub struct RawConn {
     pub exe: (u64, u64),
     pub comm: String,
     pub transport: RawTransport,
-    /// Through the descriptor in the BIO rather than the socket the thread used.
-    pub by_fd: bool,
+    /// How that became known.
+    pub addr_source: AddrSource,
     /// 1 client, 2 server.
     pub role: u8,
     pub version: u16,
@@ -219,7 +219,11 @@ fn conn(record: &types::ts_rec_conn) -> RawConn {
         exe: (libc::makedev(major, minor), record.exe_ino),
         comm: c_string(&record.comm).unwrap_or_default(),
         transport: transport(record),
-        by_fd: u32::from(record.addr.source) == types::ts_addr_source::TS_SRC_FD.0,
+        addr_source: match types::ts_addr_source(record.addr.source.into()) {
+            types::ts_addr_source::TS_SRC_FD => AddrSource::Fd,
+            types::ts_addr_source::TS_SRC_RECORD => AddrSource::Record,
+            _ => AddrSource::Socket,
+        },
         role: record.role,
         version: record.version,
         alpn: (!alpn.is_empty()).then(|| String::from_utf8_lossy(alpn).into_owned()),

@@ -3,9 +3,7 @@
 pub mod clock;
 
 use crate::bpf::ConnKey;
-use crate::event::{
-    AddrSource, Conn, Data, Dir, Event, GapCause, Kind, Lib, Proc, Role, Totals, Transport,
-};
+use crate::event::{Conn, Data, Dir, Event, GapCause, Kind, Lib, Proc, Role, Totals, Transport};
 use crate::ring::{Raw, RawConn, RawData, RawEnd, RawTransport};
 use anyhow::Result;
 use clock::Clock;
@@ -397,11 +395,7 @@ impl Live {
         let conn = &mut self.conn;
         if conn.transport == Transport::Unknown && transport != Transport::Unknown {
             conn.transport = transport;
-            conn.addr_source = Some(if raw.by_fd {
-                AddrSource::Fd
-            } else {
-                AddrSource::Socket
-            });
+            conn.addr_source = Some(raw.addr_source);
         }
         conn.role = conn.role.or(match raw.role {
             1 => Some(Role::Client),

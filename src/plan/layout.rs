@@ -10,13 +10,15 @@ use crate::plan::{BioLayout, Layout, LoadChain};
 use std::collections::{BTreeSet, HashMap};
 
 /// The functions that [`ssl_layout`] wants to look at.
-pub const SSL_GETTERS: [&str; 6] = [
+pub const SSL_GETTERS: [&str; 8] = [
     "SSL_get_rbio",
     "SSL_version",
     "SSL_is_server",
     "SSL_get0_alpn_selected",
     "SSL_get_servername",
     "SSL_up_ref",
+    "SSL_get_client_random",
+    "SSL_get_server_random",
 ];
 
 /// Getters are small; more than this of one is never looked at.
@@ -34,6 +36,8 @@ pub fn ssl_layout(elf: &Elf<'_>, decoder: &Decoder, found: &HashMap<&str, Symbol
         alpn: run("SSL_get0_alpn_selected").and_then(|r| alpn(&r)),
         sni: returned("SSL_get_servername", &[8]),
         references: run("SSL_up_ref").and_then(|r| references(&r)),
+        client_random: run("SSL_get_client_random").and_then(|r| copied(&r)),
+        server_random: run("SSL_get_server_random").and_then(|r| copied(&r)),
         ..Layout::default()
     }
 }
@@ -144,6 +148,23 @@ fn alpn(run: &Run) -> Option<(LoadChain, LoadChain)> {
     same.then_some((data, len))
 }
 
+/// What a getter copies to its argument 1: with `memcpy` or a function in its place, or with loads
+/// and stores, the first of which tells where it begins. Their loop over an unknown length makes
+/// the run incomplete; that the bytes leave the process is checked each time they are used.
+fn copied(run: &Run) -> Option<LoadChain> {
+    let stored = run.stores.iter().filter(|s| s.arg == 1 && s.plus == 0);
+    let stored = stored.map(|s| (s.value, s.checked));
+    if let Some(chain) = settle(run, stored, &[1, 2, 4, 8, 16]) {
+        return Some(chain);
+    }
+    let called = run.calls.iter().filter(|c| c.args[0] == Value::arg(1));
+    let chains: BTreeSet<LoadChain> = called.filter_map(|c| run.address(c.args[1])).collect();
+    // A QUIC connection has its TLS connection one pointer further.
+    let shortest = chains.iter().map(Vec::len).min()?;
+    let mut chains = chains.into_iter().filter(|c| c.len() == shortest);
+    chains.next().filter(|_| chains.next().is_none())
+}
+
 /// `SSL_up_ref` adds to the count with a locked instruction, in `LibreSSL` with a call that is
 /// given its address, or on arm64 with a call of `__aarch64_ldadd4_relax(1, &references)`, which
 /// the compiler puts into each library and `strip` leaves without a name.
@@ -228,6 +249,20 @@ mod tests {
                 if (strcmp(AT(ssl, 5, char *), "name.test")) return 5;
                 if (AT(in, 7, int) != 1234) return 7;
                 if (*AT(in, 6, int *) != BIO_TYPE_SOCKET) return 6;
+                SSL *client = SSL_new(ctx);
+                BIO *out_of_client = BIO_new(BIO_s_mem()), *out_of_server = BIO_new(BIO_s_mem());
+                SSL_set_bio(client, out_of_server, out_of_client);
+                SSL_set_connect_state(client);
+                SSL_do_handshake(client);
+                char random[32];
+                SSL_get_client_random(client, random, 32);
+                if (memcmp(&AT(client, 9, char), random, 32)) return 9;
+                char sent[43];
+                if (BIO_read(out_of_client, sent, 43) != 43) return 11;
+                if (memcmp(sent + 11, random, 32)) return 12;
+                memcpy(&AT(client, 10, char), "0123456789abcdef0123456789abcdef", 32);
+                SSL_get_server_random(client, random, 32);
+                if (memcmp(random, "0123456789abcdef0123456789abcdef", 32)) return 10;
                 if (AT(in, 8, BIO *) != out) return 8;
                 return 0;
             }"#;
@@ -252,6 +287,8 @@ mod tests {
             bio.method,
             bio.num,
             bio.next,
+            one(layout.client_random),
+            one(layout.server_random),
         ];
         let status = Command::new(&program)
             .args(offsets.map(|o| o.to_string()))
@@ -349,6 +386,63 @@ mod tests {
                 assert_eq!(layout.server, Some(vec![32]), "{machine:?}");
                 let alpn = (vec![24, 56], vec![24, 64]);
                 assert_eq!(layout.alpn, Some(alpn), "{machine:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_copied_is_found_inline_and_by_memcpy() {
+        // OpenSSL 1.1.1 and BoringSSL have a pointer more than OpenSSL 3.
+        let source = "
+            typedef unsigned long size;
+            struct s3 { long a[9]; unsigned char server_random[32], client_random[32]; };
+            struct ssl { long a[2]; struct s3 *s3; struct s3 in; };
+            void *memcpy(void *, const void *, size);
+            size SSL_get_client_random(const struct ssl *s, unsigned char *out, size len) {
+                if (len == 0) return sizeof(s->in.client_random);
+                if (len > sizeof(s->in.client_random)) len = sizeof(s->in.client_random);
+                memcpy(out, s->in.client_random, len);
+                return len;
+            }
+            size SSL_get_server_random(const struct ssl *s, unsigned char *out, size len) {
+                if (len == 0) return sizeof(s->s3->server_random);
+                if (len > sizeof(s->s3->server_random)) len = sizeof(s->s3->server_random);
+                memcpy(out, s->s3->server_random, len);
+                return len;
+            }";
+        for machine in BOTH {
+            for options in [&["-O2"][..], &["-O1"], &["-O2", "-fno-builtin"]] {
+                let layout = learn_of(machine, source, options);
+                let found = (layout.client_random, layout.server_random);
+                let expected = (Some(vec![24 + 72 + 32]), Some(vec![16, 72]));
+                assert_eq!(found, expected, "{machine:?} {options:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_copied_of_a_quic_connection_does_not_count() {
+        let source = "
+            typedef unsigned long size;
+            struct ssl { int type; long a[2]; struct ssl *tls; unsigned char random[32]; };
+            struct ssl *of_quic(struct ssl *);
+            void *memcpy(void *, const void *, size);
+            size SSL_get_client_random(struct ssl *s, unsigned char *out, size len) {
+                s = !s ? 0 : s->type == 0 ? s : s->type & 128 ? s->tls : 0;
+                if (!s) return 0;
+                if (len == 0) return sizeof(s->random);
+                if (len > sizeof(s->random)) len = sizeof(s->random);
+                memcpy(out, s->random, len);
+                return len;
+            }";
+        for machine in BOTH {
+            for options in [&["-O2"][..], &["-O2", "-fno-builtin"]] {
+                let layout = learn_of(machine, source, options);
+                assert_eq!(
+                    layout.client_random,
+                    Some(vec![32]),
+                    "{machine:?} {options:?}"
+                );
             }
         }
     }

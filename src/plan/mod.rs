@@ -122,6 +122,9 @@ pub struct Layout {
     pub sni_len: Option<LoadChain>,
     /// `int` reference count from `SSL_up_ref`.
     pub references: Option<LoadChain>,
+    /// The 32 bytes that `SSL_get_client_random` and `SSL_get_server_random` copy.
+    pub client_random: Option<LoadChain>,
+    pub server_random: Option<LoadChain>,
     /// Offset of `goid` in Go's `runtime.g`.
     pub goid: Option<u32>,
     /// Where Go before 1.17 on x86-64 has `g`, from the thread pointer on.
@@ -226,6 +229,8 @@ impl Plan {
             ("alpn_len", &alpn_len),
             ("sni", &layout.sni),
             ("references", &layout.references),
+            ("client_random", &layout.client_random),
+            ("server_random", &layout.server_random),
         ];
         text.push_str("  layout:");
         for (name, chain) in fields {

@@ -140,6 +140,21 @@ impl Run {
         value.plus == 0 && load.is_some_and(|l| l.size <= bytes)
     }
 
+    /// The chain to the field in the structures behind argument 0 whose address `value` is.
+    pub fn address(&self, value: Value) -> Option<Vec<u32>> {
+        let last = u32::try_from(value.plus).ok()?;
+        if value.base == Base::Arg(0) {
+            return Some(vec![last]);
+        }
+        let base = Value {
+            base: value.base,
+            plus: 0,
+        };
+        let (mut chain, size) = self.chain(base)?;
+        chain.push(last);
+        (size == 8).then_some(chain)
+    }
+
     /// The loads that lead from argument 0 to `value`, outermost first, when it is exactly what
     /// was loaded last: `[8, 0x2c0]` for `arg0->x->y`; and how many bytes the last one read.
     pub fn chain(&self, value: Value) -> Option<(Vec<u32>, u8)> {

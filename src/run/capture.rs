@@ -6,7 +6,7 @@ use crate::config::{Command, Config};
 use crate::discovery::watch::{Watch, Watcher};
 use crate::discovery::{FileId, ProcFs, image};
 use crate::event::Totals;
-use crate::flow::{ConnTable, Facts};
+use crate::flow::{ConnTable, Facts, clock};
 use crate::privilege;
 use crate::ring::{self, Raw, Reader};
 use crate::run::Outcome;
@@ -325,6 +325,11 @@ impl Capture<'_> {
 
     /// Waits for something else than records, and sees to it.
     fn turn(&mut self, timeout: Duration) -> Result<()> {
+        self.shared
+            .borrow_mut()
+            .people
+            .bpf
+            .stop_awaiting_hellos(clock::since_boot);
         let timeout = match self.deadline {
             Some(deadline) => timeout.min(deadline.saturating_duration_since(Instant::now())),
             None => timeout,

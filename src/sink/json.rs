@@ -18,7 +18,7 @@
 //! | `conn.remote` | string | address and port of its peer |
 //! | `conn.path` | string | bound path of a unix socket |
 //! | `conn.over` | number | id of the connection that carries this one (TLS in TLS) |
-//! | `conn.addr_source` | string | how the address is known: `socket` or `fd` |
+//! | `conn.addr_source` | string | how the address is known: `socket`, `fd` or `record` |
 //! | `conn.role` | string | `client` or `server`: the captured program's side |
 //! | `tls.lib` | string | implementation: `openssl`, `libressl`, `boringssl`, `go` |
 //! | `tls.lib_path` | string | file that holds its functions |
@@ -79,7 +79,7 @@ Address and port of the program and of its peer; the path of a unix socket; for 
 the connection that carries this one.
 .TP
 \fBconn.addr_source\fR
-How the address is known: \fBsocket\fR or \fBfd\fR.
+How the address is known: \fBsocket\fR, \fBfd\fR or \fBrecord\fR.
 .TP
 \fBconn.role\fR
 \fBclient\fR or \fBserver\fR: the captured program's side.

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* What the kernel says of sends and receives: which socket, and what record it begins with. */
+#ifndef TLSSNIFF_TRAFFIC_H
+#define TLSSNIFF_TRAFFIC_H
+
+#include "apart.bpf.h"
+#include "sock.bpf.h"
+
+/* include/uapi/asm-generic/unistd.h, arch/x86/entry/syscalls/syscall_64.tbl */
+#if defined(__TARGET_ARCH_x86)
+#define NR_WRITE 1
+#define NR_WRITEV 20
+#define NR_SENDTO 44
+#define NR_SENDMSG 46
+#define NR_SENDMMSG 307
+#define SYSCALL_NR(regs) (&(regs)->orig_ax)
+#define SYSCALL_BUF(regs) (&(regs)->si)
+#define SYSCALL_LEN(regs) (&(regs)->dx)
+#elif defined(__TARGET_ARCH_arm64)
+#define NR_WRITE 64
+#define NR_WRITEV 66
+#define NR_SENDTO 206
+#define NR_SENDMSG 211
+#define NR_SENDMMSG 269
+#define SYSCALL_NR(regs) (&(regs)->user_regs.regs[8])
+#define SYSCALL_BUF(regs) (&(regs)->user_regs.regs[1])
+#define SYSCALL_LEN(regs) (&(regs)->user_regs.regs[2])
+#endif
+
+#define MAX_EMPTY_PARTS 3
+
+struct user_part {
+	__u64 base;
+	__u64 len;
+};
+
+/* The beginning of struct user_msghdr, which is also that of struct mmsghdr. */
+struct user_message {
+	__u64 name;
+	__u64 name_len;
+	__u64 parts;
+	__u64 count;
+};
+
+/* The first bytes of what the system call that the thread is in has been given. */
+static __always_inline bool first_part(struct user_part *part)
+{
+	struct pt_regs *regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	struct user_message message = {};
+	__u64 nr, buf, len;
+	__u32 i;
+
+	bpf_probe_read_kernel(&nr, sizeof(nr), SYSCALL_NR(regs));
+	bpf_probe_read_kernel(&buf, sizeof(buf), SYSCALL_BUF(regs));
+	bpf_probe_read_kernel(&len, sizeof(len), SYSCALL_LEN(regs));
+	switch (nr) {
+	case NR_WRITE:
+	case NR_SENDTO:
+		part->base = buf;
+		part->len = len;
+		return true;
+	case NR_WRITEV:
+		message.parts = buf;
+		message.count = len;
+		break;
+	case NR_SENDMSG:
+	case NR_SENDMMSG:
+		if (bpf_probe_read_user(&message, sizeof(message), (void *)buf))
+			return false;
+		break;
+	default:
+		return false;
+	}
+	for (i = 0; i <= MAX_EMPTY_PARTS; i++) {
+		if (i >= message.count)
+			return false;
+		if (bpf_probe_read_user(part, sizeof(*part),
+					(void *)(message.parts + i * sizeof(*part))))
+			return false;
+		if (part->len)
+			return true;
+	}
+	return false;
+}
+
+/* What is sent through `sk` may begin with a hello that is awaited. */
+static __always_inline void look_for_hello(struct sock *sk)
+{
+	struct ts_addr addr = {.source = TS_SRC_RECORD};
+	struct user_part part;
+
+	if (!awaits_hellos() || !may_carry_tls(sk) || !first_part(&part))
+		return;
+	if (sock_addr(sk, &addr))
+		hello_moves(part.base, part.len, &addr);
+}
+
+static __always_inline int sends(struct sock *sk)
+{
+	saw_socket(sk);
+	if (hellos_until)
+		look_for_hello(sk);
+	return 0;
+}
+
+/* Since Linux 6.3. */
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(sock_send_length, struct sock *sk, int ret, int flags)
+{
+	return sends(sk);
+}
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
+{
+	return saw_socket(sk);
+}
+
+/* Before: what is asked of each send and receive, whatever the kind of socket. */
+SEC("kprobe/security_socket_sendmsg")
+int socket_sends(struct pt_regs *regs)
+{
+	return sends(BPF_CORE_READ((struct socket *)PT_REGS_PARM1(regs), sk));
+}
+
+SEC("kprobe/security_socket_recvmsg")
+int socket_receives(struct pt_regs *regs)
+{
+	return saw_socket(BPF_CORE_READ((struct socket *)PT_REGS_PARM1(regs), sk));
+}
+
+#endif
