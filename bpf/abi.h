@@ -19,6 +19,7 @@ enum ts_record {
 	TS_REC_CLOSE = 4,
 	TS_REC_HOLD = 5,
 	TS_REC_EXEC = 6,
+	TS_REC_ADDR = 7,
 };
 
 enum ts_dir {
@@ -171,8 +172,11 @@ struct ts_conn {
 	__u8 has_alpn;
 	__u8 hello_type; /* of the hello that is awaited; 0: none */
 	__u8 hello_tries;
-	__u8 pad[3];
+	__u8 apart;    /* a call has used no socket: its address may follow */
+	__u8 evidence; /* that it is carried by the socket `suspect` */
+	__u8 pad;
 	__u64 hello[2]; /* the beginning of its random */
+	__u64 suspect;
 };
 
 struct ts_rec_conn {
@@ -193,7 +197,7 @@ struct ts_rec_conn {
 	__u8 alpn[TS_ALPN_LEN];
 	char sni[TS_SNI_LEN];
 	char unix_path[TS_UNIX_PATH_LEN];
-	__u32 pad;
+	__u32 awaits_addr; /* TS_REC_ADDR may follow */
 };
 
 /* Payload follows: the rest of the record. */
@@ -224,6 +228,14 @@ struct ts_rec_end {
 	__u64 off[2];
 };
 
+/* TS_REC_ADDR: of a connection that was announced without. */
+struct ts_rec_addr {
+	__u32 type;
+	__u32 pad;
+	__u64 conn;
+	struct ts_addr addr;
+};
+
 /* TS_REC_HOLD: the thread waits until user space has put the ticket into `released`.
  * TS_REC_EXEC: the process runs a file that is new; no ticket. */
 struct ts_rec_hold {
@@ -236,10 +248,11 @@ _Static_assert(sizeof(struct ts_chain) == 20, "ts_chain");
 _Static_assert(sizeof(struct ts_layout) == 268, "ts_layout");
 _Static_assert(sizeof(struct ts_addr) == 48, "ts_addr");
 _Static_assert(sizeof(struct ts_conn_key) == 16, "ts_conn_key");
-_Static_assert(sizeof(struct ts_conn) == 104, "ts_conn");
+_Static_assert(sizeof(struct ts_conn) == 112, "ts_conn");
 _Static_assert(sizeof(struct ts_rec_conn) == 528, "ts_rec_conn");
 _Static_assert(sizeof(struct ts_rec_data) == 80, "ts_rec_data");
 _Static_assert(sizeof(struct ts_rec_end) == 40, "ts_rec_end");
+_Static_assert(sizeof(struct ts_rec_addr) == 64, "ts_rec_addr");
 _Static_assert(sizeof(struct ts_rec_hold) == 16, "ts_rec_hold");
 
 #endif

@@ -66,8 +66,28 @@ struct {
 	__type(value, __u64);
 } hello_counts SEC(".maps");
 
+/* By address, the connection that was found to be carried by it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct ts_addr);
+	__type(value, __u64);
+} carriers SEC(".maps");
+
 /* Until then (boot time) sends are looked at; 0: not. User space resets what has passed. */
 __u64 hellos_until = 0;
+
+static __always_inline void carries(const struct ts_addr *addr, __u64 conn)
+{
+	bpf_map_update_elem(&carriers, addr, &conn, BPF_ANY);
+}
+
+static __always_inline bool may_carry(const struct ts_addr *addr, __u64 conn)
+{
+	__u64 *other = bpf_map_lookup_elem(&carriers, addr);
+
+	return !other || *other == conn;
+}
 
 static __always_inline void count_hello(__u32 tgid, __s64 change)
 {
@@ -189,14 +209,6 @@ __noinline int await_hello(struct ts_conn *conn, const struct ts_layout *layout,
 	return 0;
 }
 
-/* The call that is returning has used no socket. */
-static __always_inline void learn_apart(struct ts_conn *conn, const struct ts_layout *layout,
-					struct frame *frame)
-{
-	if (!hello_was_sent(conn, &frame->addr))
-		await_hello(conn, layout, frame->handle);
-}
-
 /* Whether this process has made hellos that have not been sent. */
 static __always_inline bool awaits_hellos(void)
 {
@@ -228,8 +240,10 @@ static __always_inline void hello_moves(__u64 buf, __u64 len, const struct ts_ad
 	if (!hello || hello->state != HELLO_AWAITED)
 		return;
 	hello->addr = *addr;
-	if (__sync_val_compare_and_swap(&hello->state, HELLO_AWAITED, HELLO_SENT) == HELLO_AWAITED)
-		count_hello(key.tgid, -1);
+	if (__sync_val_compare_and_swap(&hello->state, HELLO_AWAITED, HELLO_SENT) != HELLO_AWAITED)
+		return;
+	count_hello(key.tgid, -1);
+	carries(addr, hello->conn);
 }
 
 /* A call has taken these bytes for another connection, which may be within this one. */
@@ -241,7 +255,7 @@ static __always_inline void note_carried_hello(const struct frame *frame, __u64 
 		.via = frame->handle,
 	};
 
-	if (cookie_dir(frame->cookie) == TS_OUT && awaits_hellos())
+	if (awaits_hellos())
 		hello_moves(frame->buf, len, &addr);
 }
 

@@ -173,11 +173,12 @@ static __always_inline void data_returned(struct pt_regs *regs, struct frame *fr
 	conn = find_or_make_conn(frame);
 	if (!conn)
 		return;
+	frame->moved = len;
 	if (!conn->addr.transport || conn->rebind)
 		bind_conn(conn, frame, layout);
 	if (len)
 		tell_data(conn, frame, len, layout);
-	note_carried_hello(frame, len);
+	data_moved(conn, layout, frame, len);
 }
 
 static __always_inline void handshake_returned(struct pt_regs *regs, struct frame *frame,

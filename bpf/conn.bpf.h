@@ -5,6 +5,7 @@
 
 #include "apart.bpf.h"
 #include "emit.bpf.h"
+#include "expect.bpf.h"
 #include "maps.bpf.h"
 #include "sock.bpf.h"
 #include "user.bpf.h"
@@ -64,6 +65,9 @@ __noinline int renew_conn(struct ts_conn *conn)
 		emit_end(TS_REC_CLOSE, conn);
 	forget_hello(conn);
 	conn->hello_tries = 0;
+	conn->apart = 0;
+	conn->evidence = 0;
+	conn->suspect = 0;
 	conn->id = __sync_fetch_and_add(&last_conn, 1) + 1;
 	conn->off[TS_OUT] = 0;
 	conn->off[TS_IN] = 0;
@@ -222,6 +226,7 @@ __noinline int announce_conn(struct ts_conn *conn, const struct frame *frame,
 	rec->key = conn_key(frame->handle);
 	rec->role = conn->role;
 	rec->addr = conn->addr;
+	rec->awaits_addr = conn->apart && !conn->addr.transport;
 	if (rec->addr.transport == TS_TP_UNIX)
 		read_unix_path(rec);
 	read_process(rec);

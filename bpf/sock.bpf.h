@@ -73,27 +73,21 @@ static __always_inline bool may_carry_tls(struct sock *sk)
 }
 
 /* The thread has used `sk`: it counts for the innermost call when that has no address yet. */
-static __always_inline int saw_socket(struct sock *sk)
+static __always_inline void saw_socket(struct thread *thread, struct sock *sk)
 {
-	struct thread *thread;
 	struct ts_addr addr = {.source = TS_SRC_SOCKET};
 	struct frame *frame;
-	__u32 top;
+	__u32 top = thread->depth - 1;
 
-	thread = this_thread();
-	if (!thread || !thread->depth)
-		return 0;
-	top = thread->depth - 1;
 	if (top >= MAX_DEPTH)
-		return 0;
+		return;
 	frame = frame_at(thread, top);
 	if (!frame->want_addr || !may_carry_tls(sk))
-		return 0;
+		return;
 	if (!sock_addr(sk, &addr))
-		return 0;
+		return;
 	frame->addr = addr;
 	frame->want_addr = 0;
-	return 0;
 }
 
 static __always_inline struct file *file_of_fd(struct task_struct *task, __u32 fd)

@@ -18,14 +18,39 @@ struct frame {
 	__u64 cookie;
 	__u64 goid;          /* goroutine; 0: none */
 	struct ts_addr addr; /* what the thread used while this was the innermost call */
+	__u64 moved;         /* bytes, of a read or write that is returning */
 	__u8 want_addr;
 	__u8 pad[7];
 };
 
+/* Connections without an address to which the thread has written, and that nothing was sent of. */
+#define MAX_EXPECTED 4
+
+struct expected {
+	__u64 handle;
+	__u64 conn; /* 0: free */
+	__u64 at;   /* boot time */
+	__u32 len;  /* bytes of its first record's plaintext */
+	__u32 version;
+};
+
+/* The last receive of the thread, when it began with a record. */
+struct received {
+	__u64 sk;
+	struct ts_addr addr;
+	__u32 len; /* of the record; 0: none */
+	__u32 pad;
+};
+
 struct thread {
 	__u32 depth;
-	__u32 pad;
+	__u8 expects; /* something in `expected` */
+	__u8 watched; /* receives that are still to be looked at */
+	__u8 pad[2];
 	struct frame frames[MAX_DEPTH];
+	__u64 expects_after; /* nothing before this boot time */
+	struct expected expected[MAX_EXPECTED];
+	struct received received;
 };
 
 struct {

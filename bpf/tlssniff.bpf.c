@@ -11,6 +11,7 @@
 #include "sock.bpf.h"
 #include "emit.bpf.h"
 #include "apart.bpf.h"
+#include "expect.bpf.h"
 #include "traffic.bpf.h"
 #include "conn.bpf.h"
 #include "call.bpf.h"
@@ -24,6 +25,7 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 struct ts_rec_conn _rec_conn = {};
 struct ts_rec_data _rec_data = {};
 struct ts_rec_end _rec_end = {};
+struct ts_rec_addr _rec_addr = {};
 struct ts_rec_hold _rec_hold = {};
 enum ts_record _record = 0;
 enum ts_dir _dir = 0;

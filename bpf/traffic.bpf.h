@@ -4,23 +4,32 @@
 #define TLSSNIFF_TRAFFIC_H
 
 #include "apart.bpf.h"
+#include "expect.bpf.h"
 #include "sock.bpf.h"
 
 /* include/uapi/asm-generic/unistd.h, arch/x86/entry/syscalls/syscall_64.tbl */
 #if defined(__TARGET_ARCH_x86)
+#define NR_READ 0
 #define NR_WRITE 1
+#define NR_READV 19
 #define NR_WRITEV 20
 #define NR_SENDTO 44
+#define NR_RECVFROM 45
 #define NR_SENDMSG 46
+#define NR_RECVMSG 47
 #define NR_SENDMMSG 307
 #define SYSCALL_NR(regs) (&(regs)->orig_ax)
 #define SYSCALL_BUF(regs) (&(regs)->si)
 #define SYSCALL_LEN(regs) (&(regs)->dx)
 #elif defined(__TARGET_ARCH_arm64)
+#define NR_READ 63
 #define NR_WRITE 64
+#define NR_READV 65
 #define NR_WRITEV 66
 #define NR_SENDTO 206
+#define NR_RECVFROM 207
 #define NR_SENDMSG 211
+#define NR_RECVMSG 212
 #define NR_SENDMMSG 269
 #define SYSCALL_NR(regs) (&(regs)->user_regs.regs[8])
 #define SYSCALL_BUF(regs) (&(regs)->user_regs.regs[1])
@@ -28,10 +37,17 @@
 #endif
 
 #define MAX_EMPTY_PARTS 3
+#define MSG_PEEK 2
 
 struct user_part {
 	__u64 base;
 	__u64 len;
+};
+
+struct record_head {
+	__u8 content_type;
+	__u8 version[2];
+	__u8 len[2];
 };
 
 /* The beginning of struct user_msghdr, which is also that of struct mmsghdr. */
@@ -54,16 +70,20 @@ static __always_inline bool first_part(struct user_part *part)
 	bpf_probe_read_kernel(&buf, sizeof(buf), SYSCALL_BUF(regs));
 	bpf_probe_read_kernel(&len, sizeof(len), SYSCALL_LEN(regs));
 	switch (nr) {
+	case NR_READ:
 	case NR_WRITE:
 	case NR_SENDTO:
+	case NR_RECVFROM:
 		part->base = buf;
 		part->len = len;
 		return true;
+	case NR_READV:
 	case NR_WRITEV:
 		message.parts = buf;
 		message.count = len;
 		break;
 	case NR_SENDMSG:
+	case NR_RECVMSG:
 	case NR_SENDMMSG:
 		if (bpf_probe_read_user(&message, sizeof(message), (void *)buf))
 			return false;
@@ -95,11 +115,54 @@ static __always_inline void look_for_hello(struct sock *sk)
 		hello_moves(part.base, part.len, &addr);
 }
 
+/* The length of the record of application data that the bytes begin with; 0: they do not. */
+static __always_inline __u32 first_record(void)
+{
+	struct record_head head;
+	struct user_part part;
+
+	if (!first_part(&part) || part.len < sizeof(head) ||
+	    bpf_probe_read_user(&head, sizeof(head), (void *)part.base))
+		return 0;
+	if (head.content_type != RECORD_DATA || head.version[0] != 3)
+		return 0;
+	return head.len[0] << 8 | head.len[1];
+}
+
 static __always_inline int sends(struct sock *sk)
 {
-	saw_socket(sk);
+	struct thread *thread = this_thread();
+
+	if (thread && thread->depth) {
+		saw_socket(thread, sk);
+	} else if (thread && thread->expects && may_carry_tls(sk)) {
+		__u32 record = first_record();
+
+		if (record)
+			record_is_sent(thread, sk, record);
+	}
 	if (hellos_until)
 		look_for_hello(sk);
+	return 0;
+}
+
+/* Its bytes are there to be looked at. */
+static __always_inline int has_received(struct sock *sk, int ret, int flags)
+{
+	struct thread *thread = this_thread();
+
+	if (!thread)
+		return 0;
+	if (thread->depth) {
+		saw_socket(thread, sk);
+	} else if (thread->watched && ret > 0 && !(flags & MSG_PEEK)) {
+		__u32 record = may_carry_tls(sk) ? first_record() : 0;
+
+		thread->watched--;
+		thread->received.len = 0;
+		if (record)
+			record_is_received(thread, sk, record);
+	}
 	return 0;
 }
 
@@ -113,7 +176,7 @@ int BPF_PROG(sock_send_length, struct sock *sk, int ret, int flags)
 SEC("tp_btf/sock_recv_length")
 int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 {
-	return saw_socket(sk);
+	return has_received(sk, ret, flags);
 }
 
 /* Before: what is asked of each send and receive, whatever the kind of socket. */
@@ -126,7 +189,11 @@ int socket_sends(struct pt_regs *regs)
 SEC("kprobe/security_socket_recvmsg")
 int socket_receives(struct pt_regs *regs)
 {
-	return saw_socket(BPF_CORE_READ((struct socket *)PT_REGS_PARM1(regs), sk));
+	struct thread *thread = this_thread();
+
+	if (thread)
+		saw_socket(thread, BPF_CORE_READ((struct socket *)PT_REGS_PARM1(regs), sk));
+	return 0;
 }
 
 #endif

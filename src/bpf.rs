@@ -32,13 +32,14 @@ use skel::{OpenTlssniffProgs, TlssniffSkel, TlssniffSkelBuilder};
 const _: () = {
     assert!(size_of::<types::ts_layout>() == 268);
     assert!(size_of::<types::ts_conn_key>() == 16);
-    assert!(size_of::<types::ts_conn>() == 104);
+    assert!(size_of::<types::ts_conn>() == 112);
     assert!(offset_of!(types::ts_conn, off) == 8);
     assert!(size_of::<types::ts_rec_conn>() == 528);
     assert!(offset_of!(types::ts_rec_conn, addr) == 64);
     assert!(size_of::<types::ts_rec_data>() == 80);
     assert!(offset_of!(types::ts_rec_data, captured) == 76);
     assert!(size_of::<types::ts_rec_end>() == 40);
+    assert!(size_of::<types::ts_rec_addr>() == 64);
     assert!(size_of::<types::ts_rec_hold>() == 16);
 };
 
@@ -533,6 +534,7 @@ impl Plain for types::ts_conn {}
 impl Plain for types::ts_rec_conn {}
 impl Plain for types::ts_rec_data {}
 impl Plain for types::ts_rec_end {}
+impl Plain for types::ts_rec_addr {}
 impl Plain for types::ts_rec_hold {}
 
 fn bytes_of<T: Plain>(value: &T) -> &[u8] {

@@ -66,6 +66,8 @@ pub enum Raw<'a> {
     Data(RawData<'a>),
     Shutdown(RawEnd),
     Close(RawEnd),
+    /// The address of a connection that was announced without.
+    Addr(RawAddr),
     /// A thread of `tgid` waits until this ticket is released.
     Hold {
         tgid: u32,
@@ -111,6 +113,25 @@ pub struct RawConn {
     pub version: u16,
     pub alpn: Option<String>,
     pub sni: Option<String>,
+    /// [`Raw::Addr`] may follow.
+    pub awaits_addr: bool,
+}
+
+impl RawConn {
+    pub fn address(&self) -> Option<RawAddr> {
+        (self.transport != RawTransport::Unknown).then(|| RawAddr {
+            conn: self.conn,
+            transport: self.transport.clone(),
+            addr_source: self.addr_source,
+        })
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct RawAddr {
+    pub conn: u64,
+    pub transport: RawTransport,
+    pub addr_source: AddrSource,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -150,6 +171,7 @@ pub fn decode(record: &[u8]) -> Option<Raw<'_>> {
         types::ts_record::TS_REC_DATA => data(record),
         types::ts_record::TS_REC_SHUTDOWN => Some(Raw::Shutdown(end(&from_bytes(record)?))),
         types::ts_record::TS_REC_CLOSE => Some(Raw::Close(end(&from_bytes(record)?))),
+        types::ts_record::TS_REC_ADDR => Some(Raw::Addr(addr(&from_bytes(record)?))),
         types::ts_record::TS_REC_HOLD => {
             let hold: types::ts_rec_hold = from_bytes(record)?;
             Some(Raw::Hold {
@@ -218,21 +240,33 @@ fn conn(record: &types::ts_rec_conn) -> RawConn {
         uid: record.uid,
         exe: (libc::makedev(major, minor), record.exe_ino),
         comm: c_string(&record.comm).unwrap_or_default(),
-        transport: transport(record),
-        addr_source: match types::ts_addr_source(record.addr.source.into()) {
-            types::ts_addr_source::TS_SRC_FD => AddrSource::Fd,
-            types::ts_addr_source::TS_SRC_RECORD => AddrSource::Record,
-            _ => AddrSource::Socket,
-        },
+        transport: transport(&record.addr, c_string(&record.unix_path)),
+        addr_source: addr_source(&record.addr),
         role: record.role,
         version: record.version,
         alpn: (!alpn.is_empty()).then(|| String::from_utf8_lossy(alpn).into_owned()),
         sni: c_string(&record.sni),
+        awaits_addr: record.awaits_addr != 0,
     }
 }
 
-fn transport(record: &types::ts_rec_conn) -> RawTransport {
-    let addr = &record.addr;
+fn addr(record: &types::ts_rec_addr) -> RawAddr {
+    RawAddr {
+        conn: record.conn,
+        transport: transport(&record.addr, None),
+        addr_source: addr_source(&record.addr),
+    }
+}
+
+fn addr_source(addr: &types::ts_addr) -> AddrSource {
+    match types::ts_addr_source(addr.source.into()) {
+        types::ts_addr_source::TS_SRC_FD => AddrSource::Fd,
+        types::ts_addr_source::TS_SRC_RECORD => AddrSource::Record,
+        _ => AddrSource::Socket,
+    }
+}
+
+fn transport(addr: &types::ts_addr, unix_path: Option<String>) -> RawTransport {
     let pair = || {
         (
             SocketAddr::new(ip(addr.family, &addr.local), addr.local_port),
@@ -248,7 +282,7 @@ fn transport(record: &types::ts_rec_conn) -> RawTransport {
             let (local, remote) = pair();
             RawTransport::Udp(local, remote)
         }
-        types::ts_transport::TS_TP_UNIX => RawTransport::Unix(c_string(&record.unix_path)),
+        types::ts_transport::TS_TP_UNIX => RawTransport::Unix(unix_path),
         types::ts_transport::TS_TP_PIPE => RawTransport::Pipe,
         types::ts_transport::TS_TP_TLS => RawTransport::Tls(addr.via),
         types::ts_transport::TS_TP_OTHER_SOCKET => RawTransport::Socket(addr.family),

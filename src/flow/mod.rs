@@ -1,14 +1,20 @@
 //! Connections: from raw events to events in order, with their gaps.
 
 pub mod clock;
+pub mod wait;
 
 use crate::bpf::ConnKey;
-use crate::event::{Conn, Data, Dir, Event, GapCause, Kind, Lib, Proc, Role, Totals, Transport};
-use crate::ring::{Raw, RawConn, RawData, RawEnd, RawTransport};
+use crate::event::{
+    AddrSource, Conn, Data, Dir, Event, GapCause, Kind, Lib, Proc, Role, Totals, Transport,
+};
+use crate::ring::{Raw, RawAddr, RawConn, RawData, RawEnd, RawTransport};
 use anyhow::Result;
 use clock::Clock;
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
+
+/// Most addresses that are kept for announcements to come.
+const MAX_FOUND: usize = 4096;
 
 /// What this stage asks of those before it.
 pub trait Facts {
@@ -53,6 +59,8 @@ pub struct ConnTable {
     entries: HashMap<u64, Entry>,
     by_key: HashMap<ConnKey, u64>,
     by_pid: HashMap<u32, BTreeSet<u64>>,
+    /// Addresses of connections whose announcements wait (see [`wait`]).
+    found: HashMap<u64, RawAddr>,
     last_id: u64,
     pub clock: Clock,
     /// `captured` and `truncated`; losses are BPF's to count.
@@ -71,6 +79,10 @@ impl ConnTable {
             Raw::Data(data) => self.data(&data, facts, emit),
             Raw::Shutdown(end) => self.shutdown(&end, emit),
             Raw::Close(end) => self.closed(&end, emit),
+            Raw::Addr(addr) => {
+                self.found_address(addr);
+                Ok(())
+            }
             Raw::Hold { .. } | Raw::Exec { .. } => Ok(()),
         }
     }
@@ -172,9 +184,14 @@ impl ConnTable {
             return Ok(());
         };
         let ts = self.clock.wall(raw.ts);
+        let found = self.found.remove(&raw.conn);
+        let found = found.map(|addr| (self.transport(&addr.transport), addr.addr_source));
         let live = self.open(raw.conn, raw.ts, process, facts.lib(raw.target));
         live.key = Some(raw.key);
         live.learn(raw, transport);
+        if let Some((transport, source)) = found {
+            live.carried_by(transport, source);
+        }
         emit(&Event {
             ts,
             conn: &live.conn,
@@ -182,6 +199,16 @@ impl ConnTable {
             func: "",
             kind: Kind::Open,
         })
+    }
+
+    /// What carries a connection, whose announcement may still be waiting.
+    pub fn found_address(&mut self, addr: RawAddr) {
+        let transport = self.transport(&addr.transport);
+        if let Some(Entry::Live(live)) = self.entries.get_mut(&addr.conn) {
+            live.carried_by(transport, addr.addr_source);
+        } else if self.found.len() < MAX_FOUND {
+            self.found.insert(addr.conn, addr);
+        }
     }
 
     fn open(&mut self, raw: u64, since: u64, process: Rc<Proc>, lib: Rc<Lib>) -> &mut Live {
@@ -391,12 +418,17 @@ impl Live {
         Ok(())
     }
 
-    fn learn(&mut self, raw: &RawConn, transport: Transport) {
+    fn carried_by(&mut self, transport: Transport, source: AddrSource) {
         let conn = &mut self.conn;
         if conn.transport == Transport::Unknown && transport != Transport::Unknown {
             conn.transport = transport;
-            conn.addr_source = Some(raw.addr_source);
+            conn.addr_source = Some(source);
         }
+    }
+
+    fn learn(&mut self, raw: &RawConn, transport: Transport) {
+        self.carried_by(transport, raw.addr_source);
+        let conn = &mut self.conn;
         conn.role = conn.role.or(match raw.role {
             1 => Some(Role::Client),
             2 => Some(Role::Server),

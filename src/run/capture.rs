@@ -6,6 +6,7 @@ use crate::config::{Command, Config};
 use crate::discovery::watch::{Watch, Watcher};
 use crate::discovery::{FileId, ProcFs, image};
 use crate::event::Totals;
+use crate::flow::wait::Waiting;
 use crate::flow::{ConnTable, Facts, clock};
 use crate::privilege;
 use crate::ring::{self, Raw, Reader};
@@ -46,6 +47,7 @@ struct Pipeline {
     table: ConnTable,
     people: People,
     outputs: Outputs,
+    waiting: Waiting,
     /// The first error of a sink; the ring's callback cannot return it.
     error: Option<Error>,
 }
@@ -56,6 +58,7 @@ impl Pipeline {
             table,
             people,
             outputs,
+            waiting,
             ..
         } = self;
         match ring::decode(record) {
@@ -69,7 +72,18 @@ impl Pipeline {
                 people.look_at(tgid);
                 Ok(())
             }
-            Some(raw) => table.record(raw, people, &mut |event| outputs.event(event)),
+            Some(raw) => {
+                if let Raw::Conn(conn) = &raw
+                    && waiting.awaits(conn.conn)
+                    && let Some(address) = conn.address()
+                {
+                    table.found_address(address);
+                }
+                if !waiting.takes(record, &raw, Instant::now()) {
+                    table.record(raw, people, &mut |event| outputs.event(event))?;
+                }
+                self.tell_waiting()
+            }
             None => {
                 log::debug!("a record of {} bytes that makes no sense", record.len());
                 Ok(())
@@ -77,8 +91,43 @@ impl Pipeline {
         }
     }
 
+    /// Tells what need not wait any longer.
+    fn tell_waiting(&mut self) -> Result<()> {
+        while !self.waiting.is_empty()
+            && let Some(record) = self.waiting.next(Instant::now())
+        {
+            self.tell(&record)?;
+        }
+        Ok(())
+    }
+
+    /// Tells all that waits.
+    fn tell_all(&mut self) -> Result<()> {
+        while let Some(record) = self.waiting.pop() {
+            self.tell(&record)?;
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, record: &[u8]) -> Result<()> {
+        let Pipeline {
+            table,
+            people,
+            outputs,
+            ..
+        } = self;
+        match ring::decode(record) {
+            Some(raw) => table.record(raw, people, &mut |event| outputs.event(event)),
+            None => Ok(()),
+        }
+    }
+
     /// What the process ran until this time (since boot) is no more.
     fn program_ended(&mut self, pid: u32, until: u64) -> Result<()> {
+        if self.waiting.has_of(pid) {
+            self.tell_all()?;
+        }
+        self.waiting.forget_process(pid);
         let Pipeline {
             table,
             people,
@@ -151,6 +200,7 @@ pub fn capture(config: Config) -> Result<Outcome> {
         table: ConnTable::default(),
         people,
         outputs,
+        waiting: Waiting::default(),
         error: None,
     }));
     let reader = read_ring(&shared)?;
@@ -292,7 +342,9 @@ impl Capture<'_> {
                 self.shared.borrow_mut().outputs.flush()?;
                 clean = true;
             }
-            if last_record.elapsed() < BUSY_FOR {
+            self.shared.borrow_mut().tell_waiting()?;
+            let is_waiting = !self.shared.borrow().waiting.is_empty();
+            if is_waiting || last_record.elapsed() < BUSY_FOR {
                 self.turn(BUSY_POLL)?;
                 continue;
             }
@@ -482,6 +534,7 @@ impl Capture<'_> {
             Ok(())
         };
         let mut shared = self.shared.borrow_mut();
+        let drained = drained.and_then(|()| shared.tell_all());
         let Pipeline {
             table,
             people,
