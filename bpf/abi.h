@@ -173,10 +173,10 @@ struct ts_conn {
 	__u8 hello_type; /* of the hello that is awaited; 0: none */
 	__u8 hello_tries;
 	__u8 apart;    /* a call has used no socket: its address may follow */
-	__u8 evidence; /* that it is carried by the socket `suspect` */
+	__u8 evidence; /* of `carrier` */
 	__u8 pad;
 	__u64 hello[2]; /* the beginning of its random */
-	__u64 suspect;
+	__u64 carrier;  /* inode of the socket that carries it, as far as is known */
 };
 
 struct ts_rec_conn {

@@ -48,6 +48,7 @@ enum hello_state {
 struct hello {
 	__u64 conn;
 	__u64 state; /* written last, and with a barrier */
+	__u64 carrier;
 	struct ts_addr addr;
 };
 
@@ -66,25 +67,25 @@ struct {
 	__type(value, __u64);
 } hello_counts SEC(".maps");
 
-/* By address, the connection that was found to be carried by it. */
+/* By the socket's inode, the connection that was found to be carried by it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 8192);
-	__type(key, struct ts_addr);
+	__type(key, __u64);
 	__type(value, __u64);
 } carriers SEC(".maps");
 
 /* Until then (boot time) sends are looked at; 0: not. User space resets what has passed. */
 __u64 hellos_until = 0;
 
-static __always_inline void carries(const struct ts_addr *addr, __u64 conn)
+static __always_inline void carries(__u64 inode, __u64 conn)
 {
-	bpf_map_update_elem(&carriers, addr, &conn, BPF_ANY);
+	bpf_map_update_elem(&carriers, &inode, &conn, BPF_ANY);
 }
 
-static __always_inline bool may_carry(const struct ts_addr *addr, __u64 conn)
+static __always_inline bool may_carry(__u64 inode, __u64 conn)
 {
-	__u64 *other = bpf_map_lookup_elem(&carriers, addr);
+	__u64 *other = bpf_map_lookup_elem(&carriers, &inode);
 
 	return !other || *other == conn;
 }
@@ -128,6 +129,18 @@ static __always_inline void forget_hello(struct ts_conn *conn)
 	bpf_map_delete_elem(&hellos, &key);
 }
 
+/* The connection ends, or goes on as another one. */
+static __always_inline void forget_apart(struct ts_conn *conn)
+{
+	forget_hello(conn);
+	if (conn->carrier && may_carry(conn->carrier, conn->id))
+		bpf_map_delete_elem(&carriers, &conn->carrier);
+	conn->carrier = 0;
+	conn->evidence = 0;
+	conn->hello_tries = 0;
+	conn->apart = 0;
+}
+
 /* Whether the connection's hello has been sent, and how. */
 static __always_inline bool hello_was_sent(struct ts_conn *conn, struct ts_addr *addr)
 {
@@ -142,6 +155,7 @@ static __always_inline bool hello_was_sent(struct ts_conn *conn, struct ts_addr 
 	    __sync_fetch_and_add(&hello->state, 0) != HELLO_SENT)
 		return false;
 	*addr = hello->addr;
+	conn->carrier = hello->carrier;
 	forget_hello(conn);
 	return true;
 }
@@ -223,7 +237,8 @@ static __always_inline bool awaits_hellos(void)
 
 /* These bytes leave through `addr`: if they begin with a hello, they say whose. That which asks for
  * a second hello has a random of its own (RFC 8446, section 4.1.3), which nobody awaits. */
-static __always_inline void hello_moves(__u64 buf, __u64 len, const struct ts_addr *addr)
+static __always_inline void hello_moves(__u64 buf, __u64 len, const struct ts_addr *addr,
+					__u64 inode)
 {
 	struct hello_key key = {.tgid = current_tgid()};
 	struct hello_record record;
@@ -240,10 +255,12 @@ static __always_inline void hello_moves(__u64 buf, __u64 len, const struct ts_ad
 	if (!hello || hello->state != HELLO_AWAITED)
 		return;
 	hello->addr = *addr;
+	hello->carrier = inode;
 	if (__sync_val_compare_and_swap(&hello->state, HELLO_AWAITED, HELLO_SENT) != HELLO_AWAITED)
 		return;
 	count_hello(key.tgid, -1);
-	carries(addr, hello->conn);
+	if (inode)
+		carries(inode, hello->conn);
 }
 
 /* A call has taken these bytes for another connection, which may be within this one. */
@@ -256,7 +273,7 @@ static __always_inline void note_carried_hello(const struct frame *frame, __u64 
 	};
 
 	if (awaits_hellos())
-		hello_moves(frame->buf, len, &addr);
+		hello_moves(frame->buf, len, &addr, 0);
 }
 
 /* Calls that moved nothing matter too while a hello may be made or sent. */

@@ -46,7 +46,7 @@ static __always_inline void end_conn(struct ts_conn *conn, __u64 handle)
 
 	if (conn->announced)
 		emit_end(TS_REC_CLOSE, conn);
-	forget_hello(conn);
+	forget_apart(conn);
 	bpf_map_delete_elem(&conns, &key);
 }
 
@@ -63,11 +63,7 @@ __noinline int renew_conn(struct ts_conn *conn)
 		return 0;
 	if (conn->announced)
 		emit_end(TS_REC_CLOSE, conn);
-	forget_hello(conn);
-	conn->hello_tries = 0;
-	conn->apart = 0;
-	conn->evidence = 0;
-	conn->suspect = 0;
+	forget_apart(conn);
 	conn->id = __sync_fetch_and_add(&last_conn, 1) + 1;
 	conn->off[TS_OUT] = 0;
 	conn->off[TS_IN] = 0;

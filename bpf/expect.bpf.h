@@ -57,19 +57,24 @@ static __always_inline bool record_fits(__u32 record, __u64 len, __u32 version)
 	       fits_cbc(record, plain, 48);
 }
 
-/* Whether what is known by now is enough to say that `sk` carries the connection. */
-static __always_inline bool believe(struct ts_conn *conn, __u64 sk, __u64 len, bool is_alone)
+/* Whether what is known by now is enough to say that the socket carries the connection. */
+static __always_inline bool believe(struct ts_conn *conn, __u64 inode, __u64 len, bool is_alone)
 {
 	__u8 weight = len < FULL_RECORD && is_alone ? BELIEVED : BELIEVED - 1;
 
-	if (conn->suspect == sk) {
+	if (!inode || !may_carry(inode, conn->id))
+		return false;
+	if (conn->carrier == inode) {
 		conn->evidence += weight;
 	} else {
 		/* Evidence for another socket makes even the best a mere beginning. */
-		conn->evidence = conn->suspect ? BELIEVED - 1 : weight;
-		conn->suspect = sk;
+		conn->evidence = conn->carrier ? BELIEVED - 1 : weight;
+		conn->carrier = inode;
 	}
-	return conn->evidence >= BELIEVED;
+	if (conn->evidence < BELIEVED)
+		return false;
+	carries(inode, conn->id);
+	return true;
 }
 
 static __always_inline __u32 version_of(const struct ts_layout *layout, __u64 handle)
@@ -185,8 +190,7 @@ static __always_inline void record_is_sent(struct thread *thread, struct sock *s
 	key = conn_key(expected->handle);
 	conn = bpf_map_lookup_elem(&conns, &key);
 	if (conn && conn->id == expected->conn && !conn->addr.transport && sock_addr(sk, &addr) &&
-	    may_carry(&addr, conn->id) && believe(conn, (__u64)sk, expected->len, is_alone)) {
-		carries(&addr, conn->id);
+	    believe(conn, sock_inode(sk), expected->len, is_alone)) {
 		forget_hello(conn);
 		conn->addr = addr;
 		emit_addr(conn);
@@ -201,7 +205,7 @@ static __always_inline void record_is_received(struct thread *thread, struct soc
 
 	if (!sock_addr(sk, &addr))
 		return;
-	thread->received.sk = (__u64)sk;
+	thread->received.inode = sock_inode(sk);
 	thread->received.addr = addr;
 	thread->received.len = record;
 }
@@ -221,11 +225,9 @@ static __always_inline bool was_received(struct ts_conn *conn, const struct ts_l
 		return false;
 	thread->received.len = 0;
 	if (!record_fits(record, frame->moved, version_of(layout, frame->handle)) ||
-	    !may_carry(&thread->received.addr, conn->id) ||
-	    !believe(conn, thread->received.sk, frame->moved, true))
+	    !believe(conn, thread->received.inode, frame->moved, true))
 		return false;
 	frame->addr = thread->received.addr;
-	carries(&frame->addr, conn->id);
 	return true;
 }
 

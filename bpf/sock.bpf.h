@@ -72,6 +72,12 @@ static __always_inline bool may_carry_tls(struct sock *sk)
 	return type == SOCK_STREAM || type == SOCK_SEQPACKET;
 }
 
+/* Tells a socket from every other, also from later ones at the same place. */
+static __always_inline __u64 sock_inode(struct sock *sk)
+{
+	return BPF_CORE_READ(sk, sk_socket, file, f_inode, i_ino);
+}
+
 /* The thread has used `sk`: it counts for the innermost call when that has no address yet. */
 static __always_inline void saw_socket(struct thread *thread, struct sock *sk)
 {

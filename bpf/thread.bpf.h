@@ -36,7 +36,7 @@ struct expected {
 
 /* The last receive of the thread, when it began with a record. */
 struct received {
-	__u64 sk;
+	__u64 inode; /* of the socket */
 	struct ts_addr addr;
 	__u32 len; /* of the record; 0: none */
 	__u32 pad;

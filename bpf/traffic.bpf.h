@@ -112,7 +112,7 @@ static __always_inline void look_for_hello(struct sock *sk)
 	if (!awaits_hellos() || !may_carry_tls(sk) || !first_part(&part))
 		return;
 	if (sock_addr(sk, &addr))
-		hello_moves(part.base, part.len, &addr);
+		hello_moves(part.base, part.len, &addr, sock_inode(sk));
 }
 
 /* The length of the record of application data that the bytes begin with; 0: they do not. */

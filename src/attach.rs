@@ -72,6 +72,8 @@ pub struct Found {
     pub attached: Vec<u32>,
     /// Files that hold TLS functions but could not be attached: path and reason.
     pub failed: Vec<(String, String)>,
+    /// Whether the process has mapped TLS functions, attached now or before.
+    pub has_tls: bool,
 }
 
 impl Found {
@@ -199,6 +201,9 @@ impl Registry {
                 found.fails(mapping, &error);
             }
         }
+        found.has_tls = mappings
+            .iter()
+            .any(|mapping| matches!(self.contents.get(&mapping.id), Some(Content::Tls { .. })));
         Ok(found)
     }
 

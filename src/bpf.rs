@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, Program, ProgramAttachType, ProgramMut, libbpf_sys};
 use std::mem::{MaybeUninit, offset_of};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -313,6 +313,25 @@ impl Bpf {
             .with_context(|| format!("add process {pid} to those that are traced"))
     }
 
+    /// Looks at what the thread receives next, as if it had a connection without an address. Before
+    /// Linux 6.9 only the first thread of a process can be named.
+    pub fn watch_receives(&self, tid: u32) -> Result<()> {
+        let thread = types::thread {
+            watched: u8::MAX,
+            ..Default::default()
+        };
+        let pidfd = thread_fd(tid)?;
+        self.skel
+            .maps
+            .threads
+            .update(
+                &pidfd.as_raw_fd().to_ne_bytes(),
+                bytes_of(&thread),
+                MapFlags::NO_EXIST,
+            )
+            .context("begin to look at a thread")
+    }
+
     pub fn is_traced(&self, pid: u32) -> bool {
         matches!(
             self.skel
@@ -470,6 +489,19 @@ impl From<types::ts_conn_key> for ConnKey {
     }
 }
 
+fn thread_fd(tid: u32) -> Result<OwnedFd> {
+    let open = |flags: libc::c_uint| {
+        // SAFETY: a system call that takes numbers alone.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, tid, flags) };
+        // SAFETY: the kernel has just made the descriptor, and nobody else knows it.
+        let owned = |fd| unsafe { OwnedFd::from_raw_fd(fd) };
+        RawFd::try_from(fd).ok().filter(|fd| *fd >= 0).map(owned)
+    };
+    open(libc::PIDFD_THREAD)
+        .or_else(|| open(0))
+        .with_context(|| format!("open a pidfd: {}", std::io::Error::last_os_error()))
+}
+
 /// Leaves out the programs that this kernel would refuse, or has better ones for.
 fn choose_programs(progs: &mut OpenTlssniffProgs<'_>, features: Features) {
     progs.tls_call.set_autoload(features.sessions);
@@ -528,6 +560,7 @@ fn chain(offsets: Option<&LoadChain>) -> types::ts_chain {
 
 /// Types of the skeleton that consist of integers alone, without padding.
 pub trait Plain: Copy {}
+impl Plain for types::thread {}
 impl Plain for types::ts_layout {}
 impl Plain for types::ts_conn_key {}
 impl Plain for types::ts_conn {}

@@ -84,6 +84,16 @@ impl ProcFs {
         Ok(pids)
     }
 
+    /// The threads of a process; none when it has gone.
+    pub fn threads(&self, pid: u32) -> Vec<u32> {
+        let tasks = fs::read_dir(self.root.join(format!("{pid}/task")));
+        tasks
+            .into_iter()
+            .flatten()
+            .filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok())
+            .collect()
+    }
+
     pub fn exists(&self, pid: u32) -> bool {
         self.path(pid, "stat").exists()
     }

@@ -43,7 +43,7 @@ pub struct Waiting {
 impl Waiting {
     /// Takes the record if it has to wait: its own connection's address may follow, or others wait
     /// before it. An address itself never waits.
-    pub fn takes(&mut self, record: &[u8], raw: &Raw<'_>, now: Instant) -> bool {
+    pub fn takes(&mut self, record: &[u8], raw: &Raw<'_>, now: impl FnOnce() -> Instant) -> bool {
         let mut gate = None;
         let tgid = match raw {
             Raw::Addr(addr) => {
@@ -57,7 +57,7 @@ impl Waiting {
                     self.awaited.insert(conn.conn, conn.key.tgid);
                     gate = Some(Gate {
                         conn: conn.conn,
-                        until: now + MOST,
+                        until: now() + MOST,
                     });
                 }
                 conn.key.tgid
@@ -129,3 +129,7 @@ impl Waiting {
         self.in_vain.remove(&pid);
     }
 }
+
+#[cfg(test)]
+#[path = "wait_tests.rs"]
+mod tests;

@@ -79,7 +79,7 @@ impl Pipeline {
                 {
                     table.found_address(address);
                 }
-                if !waiting.takes(record, &raw, Instant::now()) {
+                if !waiting.takes(record, &raw, Instant::now) {
                     table.record(raw, people, &mut |event| outputs.event(event))?;
                 }
                 self.tell_waiting()

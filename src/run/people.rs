@@ -14,6 +14,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+/// Threads of a process whose receives are looked at from the start, at most.
+const MOST_THREADS: usize = 256;
+
 /// The processes in question and the probes in their files.
 #[derive(Debug)]
 pub struct People {
@@ -74,7 +77,7 @@ impl People {
     pub fn look_around(&mut self) -> Result<()> {
         if !self.is_named {
             for pid in self.procfs.pids()? {
-                self.look_at(pid);
+                self.look_at_older(pid);
             }
             return Ok(());
         }
@@ -83,9 +86,21 @@ impl People {
         }
         for pid in self.named.clone() {
             self.bpf.trace(pid)?;
-            self.look_at(pid);
+            self.look_at_older(pid);
         }
         Ok(())
+    }
+
+    /// Of connections that are older than the capture, not even the first read comes unawares.
+    fn look_at_older(&mut self, pid: u32) {
+        if !self.look_at(pid) {
+            return;
+        }
+        for tid in self.procfs.threads(pid).into_iter().take(MOST_THREADS) {
+            if let Err(error) = self.bpf.watch_receives(tid) {
+                log::debug!("thread {tid}: {error:#}");
+            }
+        }
     }
 
     /// Children that were there before the start belong to `-f` as those that come later do.
@@ -109,14 +124,20 @@ impl People {
     }
 
     /// Attaches what the process has mapped by now. Processes come and go; that one of them is
-    /// gone is nothing to tell.
-    pub fn look_at(&mut self, pid: u32) {
+    /// gone is nothing to tell. Whether it has TLS functions.
+    pub fn look_at(&mut self, pid: u32) -> bool {
         if pid == std::process::id() {
-            return;
+            return false;
         }
         match self.registry.look_at(&mut self.bpf, pid) {
-            Ok(found) => self.tell(pid, &found),
-            Err(error) => log::debug!("process {pid}: {error:#}"),
+            Ok(found) => {
+                self.tell(pid, &found);
+                found.has_tls
+            }
+            Err(error) => {
+                log::debug!("process {pid}: {error:#}");
+                false
+            }
         }
     }
 
