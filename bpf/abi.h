@@ -197,7 +197,9 @@ struct ts_rec_conn {
 	__u8 alpn[TS_ALPN_LEN];
 	char sni[TS_SNI_LEN];
 	char unix_path[TS_UNIX_PATH_LEN];
+	__u32 own_tgid;    /* as the process itself sees it, in its pid namespace */
 	__u32 awaits_addr; /* TS_REC_ADDR may follow */
+	__u32 pad;
 };
 
 /* Payload follows: the rest of the record. */
@@ -249,7 +251,7 @@ _Static_assert(sizeof(struct ts_layout) == 268, "ts_layout");
 _Static_assert(sizeof(struct ts_addr) == 48, "ts_addr");
 _Static_assert(sizeof(struct ts_conn_key) == 16, "ts_conn_key");
 _Static_assert(sizeof(struct ts_conn) == 112, "ts_conn");
-_Static_assert(sizeof(struct ts_rec_conn) == 528, "ts_rec_conn");
+_Static_assert(sizeof(struct ts_rec_conn) == 536, "ts_rec_conn");
 _Static_assert(sizeof(struct ts_rec_data) == 80, "ts_rec_data");
 _Static_assert(sizeof(struct ts_rec_end) == 40, "ts_rec_end");
 _Static_assert(sizeof(struct ts_rec_addr) == 64, "ts_rec_addr");

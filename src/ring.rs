@@ -105,6 +105,8 @@ pub struct RawConn {
     /// Device (as `st_dev`) and inode of the executable.
     pub exe: (u64, u64),
     pub comm: String,
+    /// The process's number in its own pid namespace.
+    pub own_pid: u32,
     pub transport: RawTransport,
     /// How that became known.
     pub addr_source: AddrSource,
@@ -240,6 +242,7 @@ fn conn(record: &types::ts_rec_conn) -> RawConn {
         uid: record.uid,
         exe: (libc::makedev(major, minor), record.exe_ino),
         comm: c_string(&record.comm).unwrap_or_default(),
+        own_pid: record.own_tgid,
         transport: transport(&record.addr, c_string(&record.unix_path)),
         addr_source: addr_source(&record.addr),
         role: record.role,

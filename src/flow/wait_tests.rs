@@ -19,6 +19,7 @@ fn announced(conn: u64, tgid: u32, transport: RawTransport) -> Raw<'static> {
         uid: 0,
         exe: (0, 0),
         comm: String::new(),
+        own_pid: tgid,
         awaits_addr: transport == RawTransport::Unknown,
         transport,
         addr_source: AddrSource::Socket,
