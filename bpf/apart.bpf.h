@@ -46,7 +46,7 @@ enum hello_state {
 };
 
 struct hello {
-	__u64 conn;
+	__u64 conn;  /* 0: not filled in yet */
 	__u64 state; /* written last, and with a barrier */
 	__u64 carrier;
 	struct ts_addr addr;
@@ -58,6 +58,8 @@ struct {
 	__type(key, struct hello_key);
 	__type(value, struct hello);
 } hellos SEC(".maps");
+
+static const struct hello no_hello = {};
 
 /* Processes with hellos that have not been sent yet, and how many. */
 struct {
@@ -132,9 +134,11 @@ static __always_inline void forget_hello(struct ts_conn *conn)
 /* The connection ends, or goes on as another one. */
 static __always_inline void forget_apart(struct ts_conn *conn)
 {
+	__u64 inode = conn->carrier;
+
 	forget_hello(conn);
-	if (conn->carrier && may_carry(conn->carrier, conn->id))
-		bpf_map_delete_elem(&carriers, &conn->carrier);
+	if (inode && may_carry(inode, conn->id))
+		bpf_map_delete_elem(&carriers, &inode);
 	conn->carrier = 0;
 	conn->evidence = 0;
 	conn->hello_tries = 0;
@@ -191,8 +195,8 @@ static __always_inline __u8 own_hello(const struct ts_conn *conn, const struct t
 /* The call that is returning may have made a hello which the program has yet to send. */
 __noinline int await_hello(struct ts_conn *conn, const struct ts_layout *layout, __u64 handle)
 {
-	struct hello hello = {};
 	struct hello_key key;
+	struct hello *hello;
 	__u64 random[2];
 	__u8 type;
 
@@ -209,12 +213,11 @@ __noinline int await_hello(struct ts_conn *conn, const struct ts_layout *layout,
 	conn->hello[1] = random[1];
 	conn->hello_type = type;
 	key = hello_key(conn);
-	hello.conn = conn->id;
-	if (bpf_map_update_elem(&hellos, &key, &hello, BPF_NOEXIST)) {
-		struct hello *other = bpf_map_lookup_elem(&hellos, &key);
-
-		if (other)
-			other->state = HELLO_AMBIGUOUS;
+	bpf_map_update_elem(&hellos, &key, &no_hello, BPF_NOEXIST);
+	hello = bpf_map_lookup_elem(&hellos, &key);
+	if (!hello || __sync_val_compare_and_swap(&hello->conn, 0, conn->id)) {
+		if (hello)
+			hello->state = HELLO_AMBIGUOUS;
 		conn->hello_type = 0;
 		return 0;
 	}

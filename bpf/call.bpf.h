@@ -173,12 +173,12 @@ static __always_inline void data_returned(struct pt_regs *regs, struct frame *fr
 	conn = find_or_make_conn(frame);
 	if (!conn)
 		return;
-	frame->moved = len;
+	frame->moved = len < MOST_MOVED ? len : MOST_MOVED;
 	if (!conn->addr.transport || conn->rebind)
 		bind_conn(conn, frame, layout);
 	if (len)
 		tell_data(conn, frame, len, layout);
-	data_moved(conn, layout, frame, len);
+	data_moved(conn, layout, frame);
 }
 
 static __always_inline void handshake_returned(struct pt_regs *regs, struct frame *frame,

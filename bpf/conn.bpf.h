@@ -98,22 +98,23 @@ static __always_inline bool is_doubtful(const struct ts_addr *addr)
 	return addr->transport == TS_TP_UNKNOWN || addr->transport == TS_TP_UNIX;
 }
 
-/* Learns the address from the call that is returning, once per connection; and again after its
- * BIO was replaced, when another address makes it another connection. */
-__noinline int bind_conn(struct ts_conn *conn, struct frame *frame, const struct ts_layout *layout)
+/* The descriptor in the BIO, where the call has used no socket that counts. */
+__noinline int ask_bio(struct ts_conn *conn, struct frame *frame, const struct ts_layout *layout)
 {
-	if (!conn || !frame || !layout || (conn->addr.transport && !conn->rebind))
-		return 0;
-	if (is_doubtful(&frame->addr) && conn->fd_tries < FD_TRIES) {
-		struct ts_addr by_fd = {};
+	struct ts_addr by_fd = {};
 
-		conn->fd_tries++;
-		if (bio_addr(layout, frame->handle, &by_fd))
-			frame->addr = by_fd;
-	}
-	if (!frame->addr.transport && !conn->addr.transport)
-		learn_apart(conn, layout, frame);
-	if (!frame->addr.transport)
+	if (!conn || !frame || !layout || !is_doubtful(&frame->addr) || conn->fd_tries >= FD_TRIES)
+		return 0;
+	conn->fd_tries++;
+	if (bio_addr(layout, frame->handle, &by_fd))
+		frame->addr = by_fd;
+	return 0;
+}
+
+/* Takes over the address that has been learnt. */
+__noinline int take_addr(struct ts_conn *conn, struct frame *frame)
+{
+	if (!conn || !frame)
 		return 0;
 	if (frame->addr.transport == TS_TP_TLS) {
 		struct ts_conn *outer = find_conn(frame->addr.via);
@@ -128,6 +129,21 @@ __noinline int bind_conn(struct ts_conn *conn, struct frame *frame, const struct
 	conn->addr = frame->addr;
 	conn->announced = 0;
 	return 0;
+}
+
+/* Learns the address from the call that is returning, once per connection; and again after its
+ * BIO was replaced, when another address makes it another connection. In steps, each with a stack
+ * of its own. */
+static __always_inline void bind_conn(struct ts_conn *conn, struct frame *frame,
+				      const struct ts_layout *layout)
+{
+	if (conn->addr.transport && !conn->rebind)
+		return;
+	ask_bio(conn, frame, layout);
+	if (!frame->addr.transport && !conn->addr.transport)
+		learn_apart(conn, layout, frame);
+	if (frame->addr.transport)
+		take_addr(conn, frame);
 }
 
 static __always_inline void read_alpn(struct ts_rec_conn *rec, const struct ts_layout *layout,

@@ -243,16 +243,26 @@ __noinline int learn_apart(struct ts_conn *conn, const struct ts_layout *layout,
 	return 0;
 }
 
-/* A call has moved `len` bytes, and told of them. */
-static __always_inline void data_moved(struct ts_conn *conn, const struct ts_layout *layout,
-				       const struct frame *frame, __u64 len)
+/* A call has written, and told of it. */
+__noinline int data_left(struct ts_conn *conn, const struct ts_layout *layout,
+			 const struct frame *frame)
 {
-	if (cookie_dir(frame->cookie) != TS_OUT || !len)
-		return;
-	note_carried_hello(frame, len);
+	if (!conn || !layout || !frame)
+		return 0;
+	note_carried_hello(frame, frame->moved);
 	if (!conn->addr.transport)
-		expect_record(conn, frame->handle, len, frame->entered,
+		expect_record(conn, frame->handle, frame->moved, frame->entered,
 			      version_of(layout, frame->handle));
+	return 0;
+}
+
+/* A call has moved data, and told of them. */
+static __always_inline void data_moved(struct ts_conn *conn, const struct ts_layout *layout,
+				       const struct frame *frame)
+{
+	if (cookie_dir(frame->cookie) == TS_OUT && frame->moved &&
+	    (!conn->addr.transport || hellos_until))
+		data_left(conn, layout, frame);
 }
 
 #endif

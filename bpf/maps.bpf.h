@@ -199,15 +199,18 @@ static __always_inline __u32 tgid_of(struct task_struct *task)
 	return BPF_CORE_READ(task, tgid);
 }
 
+/* A global function: it is used everywhere, and has a stack of its own where it is. */
+__noinline __u64 ids_for_us(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return (__u64)number_for_us(BPF_CORE_READ(task, group_leader)) << 32 | number_for_us(task);
+}
+
 /* What user space knows the current thread and process by, as bpf_get_current_pid_tgid(). */
 static __always_inline __u64 current_ids(void)
 {
-	struct task_struct *task;
-
-	if (!config.pid_namespace)
-		return bpf_get_current_pid_tgid();
-	task = (void *)bpf_get_current_task();
-	return (__u64)number_for_us(BPF_CORE_READ(task, group_leader)) << 32 | number_for_us(task);
+	return config.pid_namespace ? ids_for_us() : bpf_get_current_pid_tgid();
 }
 
 static __always_inline __u32 current_tgid(void)

@@ -8,6 +8,8 @@
 /* TLS in TLS in TLS, each with a handshake inside a read; a power of two. */
 #define MAX_DEPTH 8
 
+#define MOST_MOVED (1U << 31)
+
 /* A call in flight. */
 struct frame {
 	__u64 handle;
@@ -18,9 +20,9 @@ struct frame {
 	__u64 cookie;
 	__u64 goid;          /* goroutine; 0: none */
 	struct ts_addr addr; /* what the thread used while this was the innermost call */
-	__u64 moved;         /* bytes, of a read or write that is returning */
+	__u32 moved;         /* bytes, of a read or write that is returning; at most MOST_MOVED */
 	__u8 want_addr;
-	__u8 pad[7];
+	__u8 pad[3];
 };
 
 /* Connections without an address to which the thread has written, and that nothing was sent of. */
