@@ -5,6 +5,7 @@
 
 #include "emit.bpf.h"
 #include "maps.bpf.h"
+#include "old.bpf.h"
 #include "sock.bpf.h"
 #include "user.bpf.h"
 
@@ -34,7 +35,10 @@ static __always_inline struct ts_conn *find_or_make_conn(const struct frame *fra
 		return NULL;
 	}
 	conn->target = cookie_target(frame->cookie);
-	conn->id = __sync_fetch_and_add(&last_conn, 1) + 1;
+	if (!next_conn(&conn->id)) {
+		bpf_map_delete_elem(&conns, &key);
+		return NULL;
+	}
 	return conn;
 }
 
@@ -54,13 +58,15 @@ static __always_inline void shut_conn(struct ts_conn *conn)
 }
 
 /* The handle goes on as another connection. */
-__noinline int renew_conn(struct ts_conn *conn)
+__global int renew_conn(struct ts_conn *conn)
 {
-	if (!conn)
+	__u64 id;
+
+	if (!conn || !next_conn(&id))
 		return 0;
 	if (conn->announced)
 		emit_end(TS_REC_CLOSE, conn);
-	conn->id = __sync_fetch_and_add(&last_conn, 1) + 1;
+	conn->id = id;
 	conn->off[TS_OUT] = 0;
 	conn->off[TS_IN] = 0;
 	conn->addr.transport = TS_TP_UNKNOWN;
@@ -94,11 +100,39 @@ static __always_inline bool is_doubtful(const struct ts_addr *addr)
 	return addr->transport == TS_TP_UNKNOWN || addr->transport == TS_TP_UNIX;
 }
 
-/* Learns the address from the call that is returning, once per connection; and again after its
- * BIO was replaced, when another address makes it another connection. */
-__noinline int bind_conn(struct ts_conn *conn, struct frame *frame, const struct ts_layout *layout)
+/* Makes `does` the function `name`, at which the verifier looks by itself. */
+#ifdef TS_OLD_KERNEL
+#define GLOBAL_ON_RETURN(name, does)                                                               \
+	__noinline int does##_on_return(void)                                                      \
+	{                                                                                          \
+		struct frame *frame = returning_frame();                                           \
+		struct ts_layout *layout;                                                          \
+		struct ts_conn *conn;                                                              \
+                                                                                                   \
+		if (!frame)                                                                        \
+			return 0;                                                                  \
+		conn = find_conn(frame->handle);                                                   \
+		layout = layout_of(frame);                                                         \
+		return conn && layout ? does(conn, frame, layout) : 0;                             \
+	}                                                                                          \
+	static __always_inline int name(struct ts_conn *conn, struct frame *frame,                 \
+					const struct ts_layout *layout)                            \
+	{                                                                                          \
+		return does##_on_return();                                                         \
+	}
+#else
+#define GLOBAL_ON_RETURN(name, does)                                                               \
+	__noinline int name(struct ts_conn *conn, struct frame *frame,                             \
+			    const struct ts_layout *layout)                                        \
+	{                                                                                          \
+		return conn && frame && layout ? does(conn, frame, layout) : 0;                    \
+	}
+#endif
+
+static __always_inline int bind(struct ts_conn *conn, struct frame *frame,
+				const struct ts_layout *layout)
 {
-	if (!conn || !frame || !layout || (conn->addr.transport && !conn->rebind))
+	if (conn->addr.transport && !conn->rebind)
 		return 0;
 	if (is_doubtful(&frame->addr) && conn->fd_tries < FD_TRIES) {
 		struct ts_addr by_fd = {};
@@ -122,6 +156,10 @@ __noinline int bind_conn(struct ts_conn *conn, struct frame *frame, const struct
 	conn->announced = 0;
 	return 0;
 }
+
+/* Learns the address from the call that is returning, once per connection; and again after its
+ * BIO was replaced, when another address makes it another connection. */
+GLOBAL_ON_RETURN(bind_conn, bind)
 
 static __always_inline void read_alpn(struct ts_rec_conn *rec, const struct ts_layout *layout,
 				      __u64 handle)
@@ -194,13 +232,12 @@ static __always_inline void read_unix_path(struct ts_rec_conn *rec)
 		BPF_CORE_READ_STR_INTO(&rec->unix_path, name, name[0].sun_path);
 }
 
-/* Says who the connection is before its first bytes, and again when more is known. */
-__noinline int announce_conn(struct ts_conn *conn, const struct frame *frame,
-			     const struct ts_layout *layout)
+static __always_inline int announce(struct ts_conn *conn, const struct frame *frame,
+				    const struct ts_layout *layout)
 {
 	struct ts_rec_conn *rec;
 
-	if (!conn || !frame || !layout || conn->announced)
+	if (conn->announced)
 		return 0;
 	rec = bpf_ringbuf_reserve(&ring, sizeof(*rec), 0);
 	if (!rec) {
@@ -224,5 +261,8 @@ __noinline int announce_conn(struct ts_conn *conn, const struct frame *frame,
 	bpf_ringbuf_submit(rec, wakeup_flags());
 	return 0;
 }
+
+/* Says who the connection is before its first bytes, and again when more is known. */
+GLOBAL_ON_RETURN(announce_conn, announce)
 
 #endif

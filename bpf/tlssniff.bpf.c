@@ -10,6 +10,7 @@
 #include "user.bpf.h"
 #include "sock.bpf.h"
 #include "emit.bpf.h"
+#include "old.bpf.h"
 #include "conn.bpf.h"
 #include "call.bpf.h"
 #include "openssl.bpf.h"
