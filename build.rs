@@ -1,4 +1,4 @@
-//! Compiles the BPF object and generates its skeleton into `OUT_DIR`.
+//! Compiles the BPF objects and generates their skeletons into `OUT_DIR`.
 
 use libbpf_cargo::SkeletonBuilder;
 use std::env;
@@ -16,8 +16,7 @@ fn main() {
         "aarch64" => "-D__TARGET_ARCH_arm64",
         _ => "-D__TARGET_ARCH_x86",
     };
-    let mut builder = SkeletonBuilder::new();
-    builder.source(SOURCE).clang_args([
+    let arguments = [
         arch,
         "-Ibpf",
         "-Wall",
@@ -25,11 +24,21 @@ fn main() {
         "-Wno-unused-parameter",
         "-Wno-missing-field-initializers",
         "-Werror",
-    ]);
-    if let Some(clang) = env::var_os("CLANG") {
-        builder.clang(clang);
+    ];
+    // The second is for Linux 5.8 to 5.14.
+    for (name, more) in [("usual", None), ("old", Some("-DTS_OLD_KERNEL"))] {
+        let directory = out.join(name);
+        std::fs::create_dir_all(&directory).expect("make a directory in OUT_DIR");
+        let mut builder = SkeletonBuilder::new();
+        builder
+            .source(SOURCE)
+            .obj(directory.join("tlssniff.bpf.o"))
+            .clang_args(arguments.into_iter().chain(more));
+        if let Some(clang) = env::var_os("CLANG") {
+            builder.clang(clang);
+        }
+        builder
+            .build_and_generate(directory.join("tlssniff.skel.rs"))
+            .unwrap_or_else(|error| panic!("compile {SOURCE} ({name}): {error}"));
     }
-    builder
-        .build_and_generate(out.join("tlssniff.skel.rs"))
-        .expect("compile bpf/tlssniff.bpf.c");
 }

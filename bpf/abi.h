@@ -9,6 +9,8 @@
 #define TS_UNIX_PATH_LEN 108
 #define TS_MAX_TARGETS 4096
 #define TS_CHAIN_LEN 4
+/* In the object for old kernels, of which each probe has a copy: where its cookie comes. */
+#define TS_COOKIE_PLACE 0x7ab1e0fc00c1e5ed
 /* One ring buffer record holds at most this much payload. */
 #define TS_CHUNK (256 * 1024)
 

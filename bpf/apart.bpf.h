@@ -8,6 +8,28 @@
 #include "thread.bpf.h"
 #include "user.bpf.h"
 
+/* Until then (boot time) sends are looked at; 0: not. User space resets what has passed. */
+__u64 hellos_until = 0;
+
+/* Not on kernels before 5.15: there is no way to the bytes that are sent (bpf_task_pt_regs). */
+#ifdef TS_OLD_KERNEL
+
+static __always_inline void forget_hello(struct ts_conn *conn)
+{
+}
+
+static __always_inline void forget_apart(struct ts_conn *conn)
+{
+}
+
+static __always_inline bool may_have_hello(const struct frame *frame,
+					   const struct ts_layout *layout)
+{
+	return false;
+}
+
+#else
+
 /* A server has no random before it has read all of the client's hello, and gets another one when it
  * asks for a second hello (RFC 8446, section 4.1.4). */
 #define HELLO_TRIES 16
@@ -76,9 +98,6 @@ struct {
 	__type(key, __u64);
 	__type(value, __u64);
 } carriers SEC(".maps");
-
-/* Until then (boot time) sends are looked at; 0: not. User space resets what has passed. */
-__u64 hellos_until = 0;
 
 static __always_inline void carries(__u64 inode, __u64 conn)
 {
@@ -285,5 +304,7 @@ static __always_inline bool may_have_hello(const struct frame *frame,
 {
 	return frame->want_addr && layout->client_random.len;
 }
+
+#endif
 
 #endif

@@ -6,6 +6,7 @@
 #include "conn.bpf.h"
 #include "emit.bpf.h"
 #include "maps.bpf.h"
+#include "old.bpf.h"
 #include "user.bpf.h"
 
 static __always_inline bool is_data(__u8 action)
@@ -158,8 +159,8 @@ static __always_inline void tell_data(struct ts_conn *conn, struct frame *frame,
 	/* A request must not be later than its response, which another thread may be waiting for.
 	 */
 	ts = dir == TS_OUT ? frame->entered : bpf_ktime_get_boot_ns();
-	off = __sync_fetch_and_add(&conn->off[dir], len);
-	emit_data(frame, conn->id, len, off, ts);
+	if (advance(conn, dir, len, &off))
+		emit_data(frame, conn->id, len, off, ts);
 }
 
 static __always_inline void data_returned(struct pt_regs *regs, struct frame *frame,
@@ -248,6 +249,8 @@ static __always_inline int exit_call(struct pt_regs *regs, __u64 slot)
 			data_returned(regs, frame, layout);
 	}
 	thread->depth = i;
+	if (!i)
+		forget_thread();
 	return 0;
 }
 

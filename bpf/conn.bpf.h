@@ -7,6 +7,7 @@
 #include "emit.bpf.h"
 #include "expect.bpf.h"
 #include "maps.bpf.h"
+#include "old.bpf.h"
 #include "sock.bpf.h"
 #include "user.bpf.h"
 
@@ -36,7 +37,10 @@ static __always_inline struct ts_conn *find_or_make_conn(const struct frame *fra
 		return NULL;
 	}
 	conn->target = cookie_target(frame->cookie);
-	conn->id = __sync_fetch_and_add(&last_conn, 1) + 1;
+	if (!next_conn(&conn->id)) {
+		bpf_map_delete_elem(&conns, &key);
+		return NULL;
+	}
 	return conn;
 }
 
@@ -57,14 +61,16 @@ static __always_inline void shut_conn(struct ts_conn *conn)
 }
 
 /* The handle goes on as another connection. */
-__noinline int renew_conn(struct ts_conn *conn)
+__global int renew_conn(struct ts_conn *conn)
 {
-	if (!conn)
+	__u64 id;
+
+	if (!conn || !next_conn(&id))
 		return 0;
 	if (conn->announced)
 		emit_end(TS_REC_CLOSE, conn);
 	forget_apart(conn);
-	conn->id = __sync_fetch_and_add(&last_conn, 1) + 1;
+	conn->id = id;
 	conn->off[TS_OUT] = 0;
 	conn->off[TS_IN] = 0;
 	conn->addr.transport = TS_TP_UNKNOWN;
@@ -98,12 +104,42 @@ static __always_inline bool is_doubtful(const struct ts_addr *addr)
 	return addr->transport == TS_TP_UNKNOWN || addr->transport == TS_TP_UNIX;
 }
 
+/* Makes `does` the function `name`, at which the verifier looks by itself. */
+#ifdef TS_OLD_KERNEL
+#define GLOBAL_ON_RETURN(name, does)                                                               \
+	__noinline int does##_on_return(void)                                                      \
+	{                                                                                          \
+		struct frame *frame = returning_frame();                                           \
+		struct ts_layout *layout;                                                          \
+		struct ts_conn *conn;                                                              \
+                                                                                                   \
+		if (!frame)                                                                        \
+			return 0;                                                                  \
+		conn = find_conn(frame->handle);                                                   \
+		layout = layout_of(frame);                                                         \
+		return conn && layout ? does(conn, frame, layout) : 0;                             \
+	}                                                                                          \
+	static __always_inline int name(struct ts_conn *conn, struct frame *frame,                 \
+					const struct ts_layout *layout)                            \
+	{                                                                                          \
+		return does##_on_return();                                                         \
+	}
+#else
+#define GLOBAL_ON_RETURN(name, does)                                                               \
+	__noinline int name(struct ts_conn *conn, struct frame *frame,                             \
+			    const struct ts_layout *layout)                                        \
+	{                                                                                          \
+		return conn && frame && layout ? does(conn, frame, layout) : 0;                    \
+	}
+#endif
+
 /* The descriptor in the BIO, where the call has used no socket that counts. */
-__noinline int ask_bio(struct ts_conn *conn, struct frame *frame, const struct ts_layout *layout)
+static __always_inline int use_bio(struct ts_conn *conn, struct frame *frame,
+				   const struct ts_layout *layout)
 {
 	struct ts_addr by_fd = {};
 
-	if (!conn || !frame || !layout || !is_doubtful(&frame->addr) || conn->fd_tries >= FD_TRIES)
+	if (!is_doubtful(&frame->addr) || conn->fd_tries >= FD_TRIES)
 		return 0;
 	conn->fd_tries++;
 	if (bio_addr(layout, frame->handle, &by_fd))
@@ -111,11 +147,12 @@ __noinline int ask_bio(struct ts_conn *conn, struct frame *frame, const struct t
 	return 0;
 }
 
+GLOBAL_ON_RETURN(ask_bio, use_bio)
+
 /* Takes over the address that has been learnt. */
-__noinline int take_addr(struct ts_conn *conn, struct frame *frame)
+static __always_inline int use_addr(struct ts_conn *conn, struct frame *frame,
+				    const struct ts_layout *layout)
 {
-	if (!conn || !frame)
-		return 0;
 	if (frame->addr.transport == TS_TP_TLS) {
 		struct ts_conn *outer = find_conn(frame->addr.via);
 
@@ -131,6 +168,8 @@ __noinline int take_addr(struct ts_conn *conn, struct frame *frame)
 	return 0;
 }
 
+GLOBAL_ON_RETURN(take_addr, use_addr)
+
 /* Learns the address from the call that is returning, once per connection; and again after its
  * BIO was replaced, when another address makes it another connection. In steps, each with a stack
  * of its own. */
@@ -143,7 +182,7 @@ static __always_inline void bind_conn(struct ts_conn *conn, struct frame *frame,
 	if (!frame->addr.transport && !conn->addr.transport)
 		learn_apart(conn, layout, frame);
 	if (frame->addr.transport)
-		take_addr(conn, frame);
+		take_addr(conn, frame, layout);
 }
 
 static __always_inline void read_alpn(struct ts_rec_conn *rec, const struct ts_layout *layout,
@@ -227,13 +266,12 @@ static __always_inline void read_unix_path(struct ts_rec_conn *rec)
 		BPF_CORE_READ_STR_INTO(&rec->unix_path, name, name[0].sun_path);
 }
 
-/* Says who the connection is before its first bytes, and again when more is known. */
-__noinline int announce_conn(struct ts_conn *conn, const struct frame *frame,
-			     const struct ts_layout *layout)
+static __always_inline int announce(struct ts_conn *conn, const struct frame *frame,
+				    const struct ts_layout *layout)
 {
 	struct ts_rec_conn *rec;
 
-	if (!conn || !frame || !layout || conn->announced)
+	if (conn->announced)
 		return 0;
 	rec = bpf_ringbuf_reserve(&ring, sizeof(*rec), 0);
 	if (!rec) {
@@ -258,5 +296,8 @@ __noinline int announce_conn(struct ts_conn *conn, const struct frame *frame,
 	bpf_ringbuf_submit(rec, wakeup_flags());
 	return 0;
 }
+
+/* Says who the connection is before its first bytes, and again when more is known. */
+GLOBAL_ON_RETURN(announce_conn, announce)
 
 #endif

@@ -4,6 +4,7 @@
 #define TLSSNIFF_EMIT_H
 
 #include "maps.bpf.h"
+#include "thread.bpf.h"
 #include "user.bpf.h"
 
 /* Since Linux 6.16. */
@@ -11,14 +12,20 @@ extern int bpf_copy_from_user_dynptr(struct bpf_dynptr *dptr, u64 off, u64 size,
 				     const void *unsafe_ptr__ign) __ksym __weak;
 
 /* What is in a record at most where its size must be known beforehand. */
+#ifdef TS_OLD_KERNEL
+#define SIZED_CHUNK (128 * 1024)
+#define MAX_RECORDS 128
+#else
 #define SIZED_CHUNK (32 * 1024)
 /* Records of a call at most where there is no bpf_loop(). */
 #define MAX_RECORDS 64
+#endif
 
 /* Since Linux 5.17. */
 static __always_inline bool has_loop(void)
 {
-	return bpf_core_enum_value_exists(enum bpf_func_id___known, BPF_FUNC_loop___known);
+	return !OLD_KERNEL &&
+	       bpf_core_enum_value_exists(enum bpf_func_id___known, BPF_FUNC_loop___known);
 }
 
 /* How long a call that is larger than the ring may wait for the reader, per record. */
@@ -37,13 +44,6 @@ static __always_inline __u64 wakeup_flags(void)
 		return BPF_RB_FORCE_WAKEUP;
 	return BPF_RB_NO_WAKEUP;
 }
-
-struct chunk_ctx {
-	struct ts_rec_data rec;
-	__u64 buf;
-	__u64 keep; /* bytes of the call to be kept */
-	__u64 lost;
-};
 
 struct room_ctx {
 	__u64 deadline;
@@ -74,7 +74,7 @@ static __always_inline void wait_for_room(__u64 needed)
 
 static __always_inline bool has_exact_records(void)
 {
-	return config.exact_records && bpf_ksym_exists(bpf_copy_from_user_dynptr);
+	return !OLD_KERNEL && config.exact_records && bpf_ksym_exists(bpf_copy_from_user_dynptr);
 }
 
 static __always_inline __u32 chunk(void)
@@ -138,21 +138,22 @@ static __always_inline bool put_rounded(struct chunk_ctx *ctx, __u64 from, __u32
 		return put_sized(ctx, from, size, 8192);
 	if (size <= 16384)
 		return put_sized(ctx, from, size, 16384);
+	if (OLD_KERNEL && size <= 32768)
+		return put_sized(ctx, from, size, 32768);
+	if (OLD_KERNEL && size <= 65536)
+		return put_sized(ctx, from, size, 65536);
 	return put_sized(ctx, from, size, SIZED_CHUNK);
 }
 
-/* True when the call has been told to its end. A global function, so that the verifier does not
- * follow its every path again for each way into it. */
-__noinline int emit_record(struct chunk_ctx *ctx)
+/* True when the call has been told to its end. With `whole`, there is more than a record of the
+ * largest size left. */
+static __always_inline int put_record(struct chunk_ctx *ctx, bool whole)
 {
 	struct ts_rec_data *rec = &ctx->rec;
-	__u64 at;
+	__u64 at = rec->call_off;
 	__u32 size = 0;
 	bool told;
 
-	if (!ctx)
-		return 1;
-	at = rec->call_off;
 	if (at < ctx->keep) {
 		size = ctx->keep - at < chunk() ? ctx->keep - at : chunk();
 		rec->len = size;
@@ -164,7 +165,9 @@ __noinline int emit_record(struct chunk_ctx *ctx)
 	rec->flags &= ~TS_FL_UNREADABLE;
 	if (rec->call_len >= config.large_call)
 		wait_for_room(size + sizeof(*rec));
-	if (has_exact_records())
+	if (whole)
+		told = put_sized(ctx, ctx->buf + at, size, SIZED_CHUNK);
+	else if (has_exact_records())
 		told = put_exact(ctx, ctx->buf + at, size);
 	else
 		told = put_rounded(ctx, ctx->buf + at, size);
@@ -175,6 +178,41 @@ __noinline int emit_record(struct chunk_ctx *ctx)
 	rec->off += rec->len;
 	rec->call_off += rec->len;
 	return rec->call_off >= rec->call_len;
+}
+
+#ifdef TS_OLD_KERNEL
+
+static __always_inline bool is_more_than_one(const struct chunk_ctx *ctx)
+{
+	return ctx->keep > ctx->rec.call_off + SIZED_CHUNK;
+}
+
+__noinline int put_whole_on_return(void)
+{
+	struct thread *thread = this_thread();
+
+	return thread ? put_record(&thread->chunk, true) : 0;
+}
+
+static __always_inline void emit_records(struct chunk_ctx *ctx)
+{
+	int i;
+
+	for (i = 0; i < MAX_RECORDS && is_more_than_one(ctx); i++)
+		put_whole_on_return();
+	if (is_more_than_one(ctx))
+		ctx->lost += ctx->rec.call_len - ctx->rec.call_off;
+	else
+		put_record(ctx, false);
+}
+
+#else
+
+/* A global function, so that the verifier does not follow its every path again for each way into
+ * it. */
+__noinline int emit_record(struct chunk_ctx *ctx)
+{
+	return ctx ? put_record(ctx, false) : 1;
 }
 
 static long emit_next_record(__u32 i, void *ctx)
@@ -201,12 +239,12 @@ static __always_inline void emit_records(struct chunk_ctx *ctx)
 	ctx->lost += ctx->rec.call_len - ctx->rec.call_off;
 }
 
-/* The stream offset has been advanced by the caller: whatever is lost here is seen as a gap. */
-__noinline int emit_data(const struct frame *frame, __u64 conn, __u64 len, __u64 off, __u64 ts)
-{
-	if (!frame)
-		return 0;
+#endif
 
+/* The stream offset has been advanced by the caller: whatever is lost here is seen as a gap. */
+static __always_inline struct chunk_ctx begin(const struct frame *frame, __u64 conn, __u64 len,
+					      __u64 off, __u64 ts)
+{
 	bool in_memory = cookie_count(frame->cookie) != TS_CNT_SENDFILE;
 	__u64 ids = current_ids();
 	struct chunk_ctx ctx = {
@@ -233,13 +271,49 @@ __noinline int emit_data(const struct frame *frame, __u64 conn, __u64 len, __u64
 		ctx.keep = config.snaplen;
 	if (!in_memory)
 		ctx.keep = 0;
-	emit_records(&ctx);
-	if (ctx.lost) {
+	return ctx;
+}
+
+static __always_inline void emit_all(struct chunk_ctx *ctx)
+{
+	emit_records(ctx);
+	if (ctx->lost) {
 		count(TS_CTR_DROPPED_CALLS, 1);
-		count(TS_CTR_DROPPED_BYTES, ctx.lost);
+		count(TS_CTR_DROPPED_BYTES, ctx->lost);
 	}
+}
+
+/* The stream offset has been advanced by the caller: whatever is lost here is seen as a gap. */
+#ifdef TS_OLD_KERNEL
+__noinline int emit_on_return(__u64 conn, __u64 len, __u64 off, __u64 ts)
+{
+	const struct frame *frame = returning_frame();
+	struct thread *thread = this_thread();
+
+	if (!frame || !thread)
+		return 0;
+	thread->chunk = begin(frame, conn, len, off, ts);
+	emit_all(&thread->chunk);
 	return 0;
 }
+
+static __always_inline int emit_data(const struct frame *frame, __u64 conn, __u64 len, __u64 off,
+				     __u64 ts)
+{
+	return emit_on_return(conn, len, off, ts);
+}
+#else
+__noinline int emit_data(const struct frame *frame, __u64 conn, __u64 len, __u64 off, __u64 ts)
+{
+	struct chunk_ctx ctx;
+
+	if (!frame)
+		return 0;
+	ctx = begin(frame, conn, len, off, ts);
+	emit_all(&ctx);
+	return 0;
+}
+#endif
 
 static __always_inline bool emit_end(__u32 type, const struct ts_conn *conn)
 {

@@ -11,6 +11,20 @@
 #include "thread.bpf.h"
 #include "user.bpf.h"
 
+#ifdef TS_OLD_KERNEL
+
+static __always_inline void learn_apart(struct ts_conn *conn, const struct ts_layout *layout,
+					struct frame *frame)
+{
+}
+
+static __always_inline void data_moved(struct ts_conn *conn, const struct ts_layout *layout,
+				       struct frame *frame)
+{
+}
+
+#else
+
 /* ContentType, RFC 8446, section 5.1 */
 #define RECORD_DATA 23
 #define TLS_1_3 0x0304
@@ -264,5 +278,7 @@ static __always_inline void data_moved(struct ts_conn *conn, const struct ts_lay
 	    (!conn->addr.transport || hellos_until))
 		data_left(conn, layout, frame);
 }
+
+#endif
 
 #endif

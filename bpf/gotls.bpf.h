@@ -19,9 +19,6 @@
 #define MAX_FD (1 << 20)
 /* Longest read of which all is compared; a record of TLS has a quarter of it. */
 #define MAX_COMPARED (64 << 10)
-/* Words looked at that may be a conn in a conn (PROXY protocol, limits, counters). */
-#define MAX_WRAPPERS 8
-
 #if defined(__TARGET_ARCH_x86)
 #define FLAG_CF 1
 #define FLAG_ZF 0x40
@@ -159,7 +156,7 @@ static __always_inline void go_conn_event(const struct go_call *call)
 SEC("uprobe")
 int go_enters(struct pt_regs *regs)
 {
-	struct go_call call = {.cookie = bpf_get_attach_cookie(regs)};
+	struct go_call call = {.cookie = probe_cookie(regs)};
 	struct go_call_key key = {.tgid = current_tgid()};
 	__u8 action = cookie_action(call.cookie);
 
@@ -215,13 +212,6 @@ static __always_inline bool go_tunnel(__u64 data, struct ts_addr *addr)
 	return true;
 }
 
-/* Conns that may be in a conn, to be looked at in turn. */
-struct go_walk {
-	__u64 conns[MAX_WRAPPERS];
-	__u32 count;
-	__u32 pad;
-};
-
 static __always_inline void go_add(struct go_walk *walk, __u64 field)
 {
 	__u64 conn, at = walk->count;
@@ -233,13 +223,11 @@ static __always_inline void go_add(struct go_walk *walk, __u64 field)
 	walk->count++;
 }
 
-/* Looks at the next of them; 1 when that is known. A global function: the verifier looks at it
- * once, not once per turn. */
-__noinline int go_visit(struct go_walk *walk, __u32 i, struct ts_addr *addr)
+static __always_inline int visit(struct go_walk *walk, __u32 i, struct ts_addr *addr)
 {
 	__u64 at;
 
-	if (!walk || !addr || i >= walk->count)
+	if (i >= walk->count)
 		return 0;
 	barrier_var(i);
 	at = walk->conns[i & (MAX_WRAPPERS - 1)];
@@ -251,23 +239,64 @@ __noinline int go_visit(struct go_walk *walk, __u32 i, struct ts_addr *addr)
 	return 0;
 }
 
+/* Looks at the next of them; 1 when that is known. A global function: the verifier looks at it
+ * once, not once per turn. */
+#ifdef TS_OLD_KERNEL
+__noinline int visit_on_return(__u32 i)
+{
+	struct frame *frame = returning_frame();
+	struct thread *thread = this_thread();
+
+	return frame && thread ? visit(&thread->walk, i, &frame->addr) : 0;
+}
+
+static __always_inline int go_visit(struct go_walk *walk, __u32 i, struct ts_addr *addr)
+{
+	return visit_on_return(i);
+}
+#else
+__noinline int go_visit(struct go_walk *walk, __u32 i, struct ts_addr *addr)
+{
+	return walk && addr ? visit(walk, i, addr) : 0;
+}
+#endif
+
 /* Follows conns that hold another one, as their first or second field, to one that is known: all
  * that may be one, level by level, since an interface looks like any two words. */
-__noinline int go_addr(__u64 data, struct ts_addr *addr)
+static __always_inline int follow_conns(struct go_walk *walk, __u64 data, struct ts_addr *addr)
 {
-	struct go_walk walk = {.conns = {data}, .count = 1};
 	__u32 i;
 	int found = 0;
 
-	if (!addr)
-		return 0;
-		/* Unrolled, for which it needs a single way out: before Linux 6.6 the verifier
-		 * takes a loop only where its last instruction jumps to its first. */
+	walk->conns[0] = data;
+	walk->count = 1;
+	/* Unrolled, for which it needs a single way out: before Linux 6.6 the verifier takes a loop
+	 * only where its last instruction jumps to its first. */
 #pragma clang loop unroll(full)
 	for (i = 0; i < MAX_WRAPPERS; i++)
-		found = found ?: go_visit(&walk, i, addr);
+		found = found ?: go_visit(walk, i, addr);
 	return found;
 }
+
+#ifdef TS_OLD_KERNEL
+static __always_inline int go_addr(__u64 data, struct ts_addr *addr)
+{
+	struct frame *frame = returning_frame();
+	struct thread *thread = this_thread();
+
+	if (!frame || !thread || !follow_conns(&thread->walk, data, &frame->addr))
+		return 0;
+	*addr = frame->addr;
+	return 1;
+}
+#else
+__noinline int go_addr(__u64 data, struct ts_addr *addr)
+{
+	struct go_walk walk = {};
+
+	return addr ? follow_conns(&walk, data, addr) : 0;
+}
+#endif
 
 static __always_inline struct ts_conn *go_conn(const struct frame *frame)
 {
@@ -337,15 +366,79 @@ static __noinline bool go_began_before(__u64 cookie, __u64 entry, __u64 n,
 	return !both.differs;
 }
 
+/* `frame` is that of a call which returns `n`. */
+static __always_inline void go_tell(struct frame *frame, s64 n, const struct ts_layout *layout)
+{
+	struct ts_conn *conn = go_conn(frame);
+
+	if (conn)
+		tell_data(conn, frame, n, layout);
+}
+
+#ifdef TS_OLD_KERNEL
+
+/* Goes on where the program of a return ends: that is loaded for each probe, so it is short. */
+SEC("uprobe")
+int go_finishes(struct pt_regs *regs)
+{
+	struct frame *frame = returning_frame();
+	struct thread *thread = this_thread();
+	struct ts_layout *layout;
+
+	stay_on_kernel_stack(regs);
+	if (!frame || !thread)
+		return 0;
+	layout = layout_of(frame);
+	if (layout)
+		go_tell(frame, thread->len, layout);
+	if (!thread->depth)
+		forget_thread();
+	return 0;
+}
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, int(struct pt_regs *));
+} go_rest SEC(".maps") = {.values = {(void *)go_finishes}};
+
+static __always_inline void go_on(struct pt_regs *regs, const struct frame *frame, s64 n,
+				  const struct ts_layout *layout)
+{
+	struct thread *thread = current_thread();
+
+	if (!thread)
+		return;
+	/* Above those of C, into which this thread has not returned. */
+	thread->returning = thread->depth;
+	if (thread->returning >= MAX_DEPTH) {
+		count(TS_CTR_MISSED_CALLS, 1);
+		return;
+	}
+	*frame_at(thread, thread->returning) = *frame;
+	thread->len = n;
+	bpf_tail_call(regs, &go_rest, 0);
+}
+
+#else
+
+static __always_inline void go_on(struct pt_regs *regs, struct frame *frame, s64 n,
+				  const struct ts_layout *layout)
+{
+	go_tell(frame, n, layout);
+}
+
+#endif
+
 /* A call that began with the stack pointer at `entry` returns `n`. */
-static __always_inline void go_finish(struct go_call_key *key, const struct go_bounds *now,
-				      __u64 cookie, __u64 entry, s64 n)
+static __always_inline void go_finish(struct pt_regs *regs, struct go_call_key *key,
+				      const struct go_bounds *now, __u64 cookie, __u64 entry, s64 n)
 {
 	__u32 target = cookie_target(cookie);
 	struct frame frame = {};
 	struct ts_layout *layout;
 	struct go_call *then;
-	struct ts_conn *conn;
 
 	key->from_hi = now->hi - entry;
 	layout = bpf_map_lookup_elem(&layouts, &target);
@@ -369,9 +462,7 @@ static __always_inline void go_finish(struct go_call_key *key, const struct go_b
 	}
 	if (layout->goid)
 		read_u64(key->g + layout->goid, &frame.goid);
-	conn = go_conn(&frame);
-	if (conn)
-		tell_data(conn, &frame, n, layout);
+	go_on(regs, &frame, n, layout);
 }
 
 /* In a function that a call has deferred, and that is the last to run before the call's return:
@@ -398,7 +489,7 @@ static __always_inline bool go_deferred(struct pt_regs *regs, __u64 cookie, __u6
 SEC("uprobe")
 int go_returns(struct pt_regs *regs)
 {
-	__u64 cookie = bpf_get_attach_cookie(regs), entry = PT_REGS_SP(regs);
+	__u64 cookie = probe_cookie(regs), entry = PT_REGS_SP(regs);
 	struct go_call_key key = {.tgid = current_tgid()};
 	struct go_bounds now;
 	s64 n;
@@ -412,7 +503,7 @@ int go_returns(struct pt_regs *regs)
 		return 0;
 	key.g = current_g(regs, cookie);
 	if (go_stack(key.g, &now))
-		go_finish(&key, &now, cookie, entry, n);
+		go_finish(regs, &key, &now, cookie, entry, n);
 	return 0;
 }
 

@@ -13,7 +13,19 @@
 /* Of pid namespaces within one another, of which the kernel allows 32. */
 #define MAX_PID_DEPTH 8
 
-const volatile struct {
+/* The object for Linux 5.8 to 5.14: what it does otherwise is here, in old.bpf.h and thread.bpf.h.
+ */
+#ifdef TS_OLD_KERNEL
+#define OLD_KERNEL 1
+/* Since Linux 5.12 the verifier looks at a function that takes pointers by itself; before, at each
+ * of its uses. */
+#define __global static __noinline
+#else
+#define OLD_KERNEL 0
+#define __global __noinline
+#endif
+
+const volatile struct ts_config {
 	__u32 self_tgid;
 	__u32 snaplen; /* bytes kept of a call; 0: all */
 	__u32 by_tgid; /* only processes in `traced` */
@@ -106,6 +118,7 @@ struct {
 	__type(value, __u8);
 } noticed SEC(".maps");
 
+#ifndef TS_OLD_KERNEL
 struct exec_hold {
 	struct bpf_task_work work;
 };
@@ -117,6 +130,7 @@ struct {
 	__type(key, __u32);
 	__type(value, struct exec_hold);
 } exec_holds SEC(".maps");
+#endif
 
 /* Programs of which user space has been told. */
 struct {
@@ -211,6 +225,19 @@ __noinline __u64 ids_for_us(void)
 static __always_inline __u64 current_ids(void)
 {
 	return config.pid_namespace ? ids_for_us() : bpf_get_current_pid_tgid();
+}
+
+/* What user space wants to say to the program of a probe. */
+static __always_inline __u64 probe_cookie(void *ctx)
+{
+#ifdef TS_OLD_KERNEL
+	__u64 cookie;
+
+	asm volatile("%0 = %1 ll" : "=r"(cookie) : "i"(TS_COOKIE_PLACE));
+	return cookie;
+#else
+	return bpf_get_attach_cookie(ctx);
+#endif
 }
 
 static __always_inline __u32 current_tgid(void)

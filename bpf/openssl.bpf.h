@@ -25,6 +25,7 @@ static __always_inline __u64 *session_cookie(void *ctx)
 	return bpf_session_cookie();
 }
 
+#ifndef TS_OLD_KERNEL
 SEC("uprobe.session.s")
 int tls_call(struct pt_regs *regs)
 {
@@ -33,8 +34,9 @@ int tls_call(struct pt_regs *regs)
 	stay_on_kernel_stack(regs);
 	if (session_is_return(regs))
 		return exit_call(regs, *slot);
-	return enter_call(regs, bpf_get_attach_cookie(regs), slot);
+	return enter_call(regs, probe_cookie(regs), slot);
 }
+#endif
 
 /* Without sessions: the beginning and the return are two probes. */
 SEC("uprobe")
@@ -43,16 +45,52 @@ int tls_enters(struct pt_regs *regs)
 	__u64 slot;
 
 	stay_on_kernel_stack(regs);
-	enter_call(regs, bpf_get_attach_cookie(regs), &slot);
+	enter_call(regs, probe_cookie(regs), &slot);
 	return 0;
 }
+
+#ifdef TS_OLD_KERNEL
+
+/* Goes on where the program of a return ends: that is loaded for each probe, so it is short. */
+SEC("uprobe")
+int tls_finishes(struct pt_regs *regs)
+{
+	struct thread *thread = this_thread();
+
+	stay_on_kernel_stack(regs);
+	return thread ? exit_call(regs, thread->returning + 1) : 0;
+}
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, int(struct pt_regs *));
+} tls_rest SEC(".maps") = {.values = {(void *)tls_finishes}};
+
+SEC("uprobe")
+int tls_returns(struct pt_regs *regs)
+{
+	__u64 slot = returning_slot(regs, probe_cookie(regs));
+	struct thread *thread = this_thread();
+
+	if (!thread || !slot)
+		return 0;
+	thread->returning = slot - 1;
+	bpf_tail_call(regs, &tls_rest, 0);
+	return 0;
+}
+
+#else
 
 SEC("uprobe")
 int tls_returns(struct pt_regs *regs)
 {
 	stay_on_kernel_stack(regs);
-	return exit_call(regs, returning_slot(regs, bpf_get_attach_cookie(regs)));
+	return exit_call(regs, returning_slot(regs, probe_cookie(regs)));
 }
+
+#endif
 
 /* SSL_free of one of several owners does not end the connection. */
 static __always_inline bool is_last_owner(__u32 target, __u64 handle)
@@ -72,7 +110,7 @@ static __always_inline bool is_last_owner(__u32 target, __u64 handle)
 SEC("uprobe")
 int tls_event(struct pt_regs *regs)
 {
-	__u64 cookie = bpf_get_attach_cookie(regs);
+	__u64 cookie = probe_cookie(regs);
 	__u64 handle = PT_REGS_PARM1(regs);
 	struct ts_conn *conn;
 

@@ -5,6 +5,7 @@
 
 #include "emit.bpf.h"
 #include "maps.bpf.h"
+#include "thread.bpf.h"
 
 #define VM_EXEC 4
 #define HOLD_LOOPS (1 << 23)
@@ -65,7 +66,7 @@ static __always_inline bool has_new_code(bool notice)
 	bool new_code = false;
 	__u8 one = 1;
 
-	if (!bpf_ksym_exists(bpf_iter_task_vma_new))
+	if (OLD_KERNEL || !bpf_ksym_exists(bpf_iter_task_vma_new))
 		return true;
 	if (bpf_iter_task_vma_new(&it, bpf_get_current_task_btf(), 0))
 		new_code = true;
@@ -87,6 +88,30 @@ static __always_inline bool has_new_code(bool notice)
 	bpf_iter_task_vma_destroy(&it);
 	return new_code;
 }
+
+#ifdef TS_OLD_KERNEL
+
+/* Its programs cannot sleep. Who cannot sleep must not wait either: user space could not attach
+ * meanwhile. */
+static __always_inline void hold(void)
+{
+	tell_process(TS_REC_EXEC, 0);
+}
+
+static __always_inline bool hold_at_start(struct task_struct *task)
+{
+	return false;
+}
+
+/* It may end within a call. */
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(thread_exits, struct task_struct *task)
+{
+	forget_thread();
+	return 0;
+}
+
+#else
 
 struct hold_ctx {
 	__u64 ticket;
@@ -143,6 +168,35 @@ static __always_inline void hold(void)
 		count(TS_CTR_EXPIRED_HOLDS, 1);
 }
 
+/* Since Linux 6.18. */
+extern int bpf_task_work_schedule_resume_impl(struct task_struct *task, struct bpf_task_work *work,
+					      void *map__map,
+					      int (*callback)(struct bpf_map *map, void *key,
+							      void *value),
+					      void *aux__prog) __ksym __weak;
+
+static int hold_program(struct bpf_map *map, void *key, void *value)
+{
+	hold();
+	return 0;
+}
+
+/* False: the kernel cannot. */
+static __always_inline bool hold_at_start(struct task_struct *task)
+{
+	struct exec_hold *held, none = {};
+	__u32 tgid = current_tgid();
+
+	if (!bpf_ksym_exists(bpf_task_work_schedule_resume_impl))
+		return false;
+	bpf_map_update_elem(&exec_holds, &tgid, &none, BPF_ANY);
+	held = bpf_map_lookup_elem(&exec_holds, &tgid);
+	return held && !bpf_task_work_schedule_resume_impl(task, &held->work, &exec_holds,
+							   hold_program, NULL);
+}
+
+#endif
+
 /* On the function that the dynamic linker calls for debuggers when libraries have been mapped, and
  * before any of their code has run. */
 SEC("uprobe")
@@ -158,25 +212,11 @@ int libraries_mapped(struct pt_regs *regs)
 	return 0;
 }
 
-/* Since Linux 6.18. */
-extern int bpf_task_work_schedule_resume_impl(struct task_struct *task, struct bpf_task_work *work,
-					      void *map__map,
-					      int (*callback)(struct bpf_map *map, void *key,
-							      void *value),
-					      void *aux__prog) __ksym __weak;
-
-static int hold_program(struct bpf_map *map, void *key, void *value)
-{
-	hold();
-	return 0;
-}
-
 /* The process runs a program that may be new. It is held on its way to the first instruction, where
  * the kernel can do that; of a static program, nothing later would. */
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(process_executes, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
-	struct exec_hold *held, none = {};
 	__u32 tgid = current_tgid();
 	struct file_key key;
 	__u8 one = 1;
@@ -192,14 +232,8 @@ int BPF_PROG(process_executes, struct task_struct *task, int old_pid, struct lin
 		tell_process(TS_REC_EXEC, 0);
 		return 0;
 	}
-	if (bpf_ksym_exists(bpf_task_work_schedule_resume_impl)) {
-		bpf_map_update_elem(&exec_holds, &tgid, &none, BPF_ANY);
-		held = bpf_map_lookup_elem(&exec_holds, &tgid);
-		if (held && !bpf_task_work_schedule_resume_impl(task, &held->work, &exec_holds,
-								hold_program, NULL))
-			return 0;
-	}
-	tell_process(TS_REC_EXEC, 0);
+	if (!hold_at_start(task))
+		tell_process(TS_REC_EXEC, 0);
 	return 0;
 }
 

@@ -133,7 +133,7 @@ static __always_inline bool fd_addr(__u32 fd, struct ts_addr *addr)
 
 /* The descriptor in the handle's read BIO, past filter BIOs; the BIO's type is checked, as the
  * field means something else in every other kind. */
-__noinline int bio_addr(const struct ts_layout *layout, __u64 handle, struct ts_addr *addr)
+__global int bio_addr(const struct ts_layout *layout, __u64 handle, struct ts_addr *addr)
 {
 	__u64 field, bio, method;
 	__u32 type;

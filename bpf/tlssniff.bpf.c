@@ -13,6 +13,7 @@
 #include "apart.bpf.h"
 #include "expect.bpf.h"
 #include "traffic.bpf.h"
+#include "old.bpf.h"
 #include "conn.bpf.h"
 #include "call.bpf.h"
 #include "openssl.bpf.h"

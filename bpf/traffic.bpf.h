@@ -7,6 +7,24 @@
 #include "expect.bpf.h"
 #include "sock.bpf.h"
 
+#ifdef TS_OLD_KERNEL
+
+static __always_inline int sends(struct sock *sk)
+{
+	struct thread *thread = this_thread();
+
+	if (thread)
+		saw_socket(thread, sk);
+	return 0;
+}
+
+static __always_inline int has_received(struct sock *sk, int ret, int flags)
+{
+	return sends(sk);
+}
+
+#else
+
 /* include/uapi/asm-generic/unistd.h, arch/x86/entry/syscalls/syscall_64.tbl */
 #if defined(__TARGET_ARCH_x86)
 #define NR_READ 0
@@ -165,6 +183,8 @@ static __always_inline int has_received(struct sock *sk, int ret, int flags)
 	}
 	return 0;
 }
+
+#endif
 
 /* Since Linux 6.3. */
 SEC("tp_btf/sock_send_length")

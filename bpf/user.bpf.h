@@ -8,7 +8,7 @@
 
 static __always_inline bool read_user(void *to, __u32 size, __u64 addr)
 {
-	if (config.can_sleep)
+	if (!OLD_KERNEL && config.can_sleep)
 		return bpf_copy_from_user(to, size, (void *)addr) == 0;
 	return bpf_probe_read_user(to, size, (void *)addr) == 0;
 }
@@ -25,7 +25,7 @@ static __always_inline bool read_u32(__u64 addr, __u32 *value)
 
 /* Follows all loads of the chain but the last and gives that one's address; 0: not known. A global
  * function: the verifier looks at it once, not once per use. */
-__noinline __u64 chase(const struct ts_chain *chain, __u64 handle)
+__global __u64 chase(const struct ts_chain *chain, __u64 handle)
 {
 	__u64 at = handle;
 	__u32 i;

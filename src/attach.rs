@@ -2,15 +2,14 @@
 
 mod place;
 
-use crate::bpf::Bpf;
+use crate::bpf::{Bpf, Kind};
 use crate::discovery::content::SparseFile;
 use crate::discovery::elf::Elf;
 use crate::discovery::{FileId, Mapping, ProcFs, Stamp};
 use crate::event::{Flavor, Lib};
 use crate::plan::{self, BioLayout, Plan};
 use anyhow::{Context, Result};
-use libbpf_rs::Link;
-use place::{How, Place};
+use place::{Link, Place};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -379,12 +378,9 @@ impl Registry {
         let at = Place {
             path: format!("/proc/self/fd/{}", file.as_raw_fd()),
             pid: link_pid,
-            multi: bpf.features.multi,
         };
         let links = match self.contents.get(&mapping.id) {
-            Some(Content::Linker(offset)) => {
-                at.link(bpf.hold_program(), &[(*offset, 0)], How::Enter)?
-            }
+            Some(Content::Linker(offset)) => at.link(bpf, Kind::Hold, &[(*offset, 0)])?,
             Some(Content::Tls { target, plan }) => {
                 let (target, plan) = (*target, Rc::clone(plan));
                 let links = at.link_plan(bpf, target, &plan)?;

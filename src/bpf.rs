@@ -1,32 +1,26 @@
 //! Loads the BPF object and wraps its maps.
 #![allow(unsafe_code)]
 
+mod copies;
 mod features;
+mod object;
+mod syscall;
 
 pub use features::Features;
+pub use syscall::Place;
+
+use copies::Copies;
+use object::Parts;
 
 use crate::plan::{BioLayout, Deferred, Layout, LoadChain};
 use anyhow::{Context, Result};
-use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{MapCore, MapFlags, Program, ProgramAttachType, ProgramMut, libbpf_sys};
-use std::mem::{MaybeUninit, offset_of};
+use libbpf_rs::{Link, MapCore, MapFlags, ProgramMut};
+use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-#[allow(
-    clippy::all,
-    clippy::pedantic,
-    dead_code,
-    missing_debug_implementations,
-    non_camel_case_types,
-    unused_qualifications
-)]
-mod skel {
-    include!(concat!(env!("OUT_DIR"), "/tlssniff.skel.rs"));
-}
-pub use skel::types;
-use skel::{OpenTlssniffProgs, TlssniffSkel, TlssniffSkelBuilder};
+pub use object::usual::types;
 
 // The same numbers as in bpf/abi.h: what the skeleton made of the types must be what C meant.
 const _: () = {
@@ -111,10 +105,30 @@ pub struct ProgramSize {
 
 /// The loaded object.
 pub struct Bpf {
-    skel: TlssniffSkel<'static>,
+    parts: Parts,
     pub features: Features,
     /// Whether sockets used inside TLS calls are seen.
     pub sees_sockets: bool,
+    /// Of what belongs to no target.
+    links: Vec<Link>,
+    copies: Copies,
+}
+
+/// What a probe is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A call whose return matters, as a session.
+    Call,
+    /// The two ends of such a call where there are no sessions.
+    Enter,
+    Return,
+    /// A call without.
+    Event,
+    /// The beginning and the return of a Go function.
+    GoEnter,
+    GoReturn,
+    /// To hold a thread that has just mapped libraries.
+    Hold,
 }
 
 impl std::fmt::Debug for Bpf {
@@ -129,140 +143,88 @@ impl Bpf {
     /// # Errors
     /// The kernel refuses it: too old, or privileges are missing.
     pub fn load(options: &Options) -> Result<Bpf> {
-        // One object per run, used until the process ends: leaking it spares a self-reference.
-        let storage = Box::leak(Box::new(MaybeUninit::uninit()));
-        let mut open = TlssniffSkelBuilder::default()
-            .open(storage)
-            .context("open the BPF object")?;
-        let ring = u64::from(options.ring_bytes);
-        open.maps
-            .ring
-            .set_max_entries(options.ring_bytes)
-            .context("set the size of the ring")?;
-        let rodata = open
-            .maps
-            .rodata_data
-            .as_mut()
-            .context("find the BPF configuration")?;
-        let config = &mut rodata.config;
-        config.self_tgid = std::process::id();
-        config.snaplen = options.snaplen;
-        config.by_tgid = options.by_tgid.into();
-        config.follow = options.follow.into();
-        config.by_uid = options.uid.is_some().into();
-        config.uid = options.uid.unwrap_or_default();
-        let comm = options.comm.as_deref().unwrap_or_default();
-        for (to, from) in config.comm.iter_mut().zip(comm) {
-            *to = from.cast_signed();
-        }
-        config.comm_len = u32::try_from(comm.len()).context("length of the command's name")?;
-        (config.cgroup, config.cgroup_level) = options.cgroup.unwrap_or_default();
-        config.pid_namespace = options.pid_namespace.unwrap_or_default();
-        config.hold_all = (options.hold == Hold::Always).into();
-        config.hold_ns = u64::try_from(options.hold.most().as_nanos()).unwrap_or(u64::MAX);
-        config.wakeup_at = ring / 16;
-        config.large_call = ring / 2;
         let features = Features::of_kernel()?;
         for (what, how) in features.describe() {
             log::debug!("{what}: {how}");
         }
-        config.can_sleep = features.sleepable.into();
-        config.exact_records = features.exact_records.into();
-        choose_programs(&mut open.progs, features);
-        let skel = open
-            .load()
-            .context("load the BPF programs (tlssniff --debug shows the kernel's own words)")?;
         let mut bpf = Bpf {
-            skel,
+            parts: Parts::load(features, options.ring_bytes, &config(options, features)?)?,
             features,
             sees_sockets: false,
+            links: Vec::new(),
+            copies: Copies::default(),
         };
         bpf.attach_tracepoints(options)?;
         Ok(bpf)
     }
 
     fn attach_tracepoints(&mut self, options: &Options) -> Result<()> {
-        let progs = &mut self.skel.progs;
-        let links = &mut self.skel.links;
+        let parts = &self.parts;
         let sockets = if self.features.socket_tracepoints {
-            let sends = progs.sock_send_length.attach_trace();
-            sends.and_then(|sends| {
-                links.sock_send_length = Some(sends);
-                links.sock_recv_length = Some(progs.sock_recv_length.attach_trace()?);
-                Ok(())
+            parts.sock_send_length.attach_trace().and_then(|sends| {
+                let receives = parts.sock_recv_length.attach_trace()?;
+                Ok([sends, receives])
             })
         } else {
-            let sends = progs
+            let sends = parts
                 .socket_sends
                 .attach_kprobe(false, "security_socket_sendmsg");
             sends.and_then(|sends| {
-                links.socket_sends = Some(sends);
-                let receives = &progs.socket_receives;
-                links.socket_receives =
-                    Some(receives.attach_kprobe(false, "security_socket_recvmsg")?);
-                Ok(())
+                let receives = parts
+                    .socket_receives
+                    .attach_kprobe(false, "security_socket_recvmsg")?;
+                Ok([sends, receives])
             })
         };
         self.sees_sockets = sockets.is_ok();
-        if let Err(error) = sockets {
-            log::warn!(
+        match sockets {
+            Ok(links) => self.links.extend(links),
+            Err(error) => log::warn!(
                 "addresses come from the library's file descriptors alone: the kernel refused to \
                  show what sockets are used: {error:#}"
-            );
+            ),
         }
-        links.process_executes = Some(
-            progs
-                .process_executes
-                .attach_trace()
-                .context("attach to sched_process_exec")?,
-        );
+        let mut attach = |program: &ProgramMut<'_>, what| -> Result<()> {
+            let link = program.attach_trace();
+            self.links
+                .push(link.with_context(|| format!("attach to {what}"))?);
+            Ok(())
+        };
+        attach(parts.process_executes, "sched_process_exec")?;
         if options.follow {
-            links.process_forked = Some(
-                progs
-                    .process_forked
-                    .attach_trace()
-                    .context("attach to sched_process_fork")?,
-            );
+            attach(parts.process_forked, "sched_process_fork")?;
+        }
+        if let Some(program) = parts.thread_exits {
+            attach(program, "sched_process_exit")?;
         }
         Ok(())
     }
 
-    /// The program for calls whose return matters: a session.
-    pub fn call_program(&mut self) -> &ProgramMut<'static> {
-        &self.skel.progs.tls_call
+    pub fn program(&self, kind: Kind) -> Result<&'static ProgramMut<'static>> {
+        let parts = &self.parts;
+        Ok(match kind {
+            Kind::Call => parts.tls_call.context("a kernel without sessions")?,
+            Kind::Enter => parts.tls_enters,
+            Kind::Return => parts.tls_returns,
+            Kind::Event => parts.tls_event,
+            Kind::GoEnter => parts.go_enters,
+            Kind::GoReturn => parts.go_returns,
+            Kind::Hold => parts.libraries_mapped,
+        })
     }
 
-    /// The two programs for such calls where there are no sessions.
-    pub fn enter_program(&mut self) -> &ProgramMut<'static> {
-        &self.skel.progs.tls_enters
-    }
-
-    pub fn return_program(&mut self) -> &ProgramMut<'static> {
-        &self.skel.progs.tls_returns
-    }
-
-    /// The program for calls without.
-    pub fn event_program(&mut self) -> &ProgramMut<'static> {
-        &self.skel.progs.tls_event
-    }
-
-    /// The programs for the beginning and the return of a Go function.
-    pub fn go_enter_program(&mut self) -> &ProgramMut<'static> {
-        &self.skel.progs.go_enters
-    }
-
-    pub fn go_return_program(&mut self) -> &ProgramMut<'static> {
-        &self.skel.progs.go_returns
-    }
-
-    /// The program that holds a thread which has just mapped libraries.
-    pub fn hold_program(&mut self) -> &ProgramMut<'static> {
-        &self.skel.progs.libraries_mapped
+    /// Puts a probe with a cookie in place where the kernel has none for it.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn attach_copy(&mut self, kind: Kind, cookie: u64, place: &Place) -> Result<OwnedFd> {
+        let program = self.program(kind)?;
+        self.copies.attach(kind, program, cookie, place)
     }
 
     /// Of the programs that this kernel uses.
     pub fn program_sizes(&self) -> Vec<ProgramSize> {
-        let size = |program: Program<'_>| {
+        let size = |program: &&ProgramMut<'_>| {
             let path = format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd());
             let info = std::fs::read_to_string(path).ok()?;
             let verified = info
@@ -274,11 +236,11 @@ impl Bpf {
                 verified: verified.trim().parse().ok()?,
             })
         };
-        self.skel.object().progs().filter_map(size).collect()
+        self.parts.programs.iter().filter_map(size).collect()
     }
 
     pub fn ring(&self) -> &dyn MapCore {
-        &self.skel.maps.ring
+        self.parts.ring
     }
 
     /// Must be called before the target's first probe is attached.
@@ -304,8 +266,7 @@ impl Bpf {
             bio_known: bio.is_some().into(),
             go_defer: [go_defer(ssl.write_defer), go_defer(ssl.read_defer)],
         };
-        self.skel
-            .maps
+        self.parts
             .layouts
             .update(&target.to_ne_bytes(), bytes_of(&layout), MapFlags::ANY)
             .with_context(|| format!("hand the layout of target {target} to BPF"))
@@ -313,8 +274,7 @@ impl Bpf {
 
     /// Looks at this process from now on (`by_tgid`).
     pub fn trace(&self, pid: u32) -> Result<()> {
-        self.skel
-            .maps
+        self.parts
             .traced
             .update(&pid.to_ne_bytes(), &[1], MapFlags::ANY)
             .with_context(|| format!("add process {pid} to those that are traced"))
@@ -327,10 +287,11 @@ impl Bpf {
             watched: u8::MAX,
             ..Default::default()
         };
+        let Some(threads) = self.parts.threads else {
+            return Ok(());
+        };
         let pidfd = thread_fd(tid)?;
-        self.skel
-            .maps
-            .threads
+        threads
             .update(
                 &pidfd.as_raw_fd().to_ne_bytes(),
                 bytes_of(&thread),
@@ -341,10 +302,7 @@ impl Bpf {
 
     pub fn is_traced(&self, pid: u32) -> bool {
         matches!(
-            self.skel
-                .maps
-                .traced
-                .lookup(&pid.to_ne_bytes(), MapFlags::ANY),
+            self.parts.traced.lookup(&pid.to_ne_bytes(), MapFlags::ANY),
             Ok(Some(_))
         )
     }
@@ -352,18 +310,17 @@ impl Bpf {
     /// The process has gone. Its pid may be used again.
     pub fn forget_process(&self, pid: u32) {
         // Absent entries are the normal case.
-        let _ = self.skel.maps.traced.delete(&pid.to_ne_bytes());
-        let _ = self.skel.maps.released.delete(&pid.to_ne_bytes());
+        let _ = self.parts.traced.delete(&pid.to_ne_bytes());
+        let _ = self.parts.released.delete(&pid.to_ne_bytes());
     }
 
     /// Never mind the calls of this process, until it executes another program.
     pub fn mute(&mut self, key: &ConnKey) -> Result<()> {
-        if let Some(bss) = self.skel.maps.bss_data.as_mut() {
-            bss.mutes_somebody = 1;
+        if let Some(flags) = self.parts.flags.as_mut() {
+            *flags.mutes_somebody = 1;
         }
         let key = ConnKey { handle: 0, ..*key };
-        self.skel
-            .maps
+        self.parts
             .muted
             .update(&key.bytes(), &[1], MapFlags::ANY)
             .with_context(|| format!("mute process {}", key.tgid))
@@ -371,16 +328,14 @@ impl Bpf {
 
     pub fn unmute(&self, key: &ConnKey) {
         let _ = self
-            .skel
-            .maps
+            .parts
             .muted
             .delete(&ConnKey { handle: 0, ..*key }.bytes());
     }
 
     /// Lets a thread go on that waits for its probes.
     pub fn release(&self, tgid: u32, ticket: u64) -> Result<()> {
-        self.skel
-            .maps
+        self.parts
             .released
             .update(&tgid.to_ne_bytes(), &ticket.to_ne_bytes(), MapFlags::ANY)
             .with_context(|| format!("let process {tgid} go on"))
@@ -389,8 +344,7 @@ impl Bpf {
     /// Bytes that the connection has moved, out and in, as far as BPF knows it by this id.
     pub fn conn_offsets(&self, key: &ConnKey, id: u64) -> Option<[u64; 2]> {
         let value = self
-            .skel
-            .maps
+            .parts
             .conns
             .lookup(&key.bytes(), MapFlags::ANY)
             .ok()??;
@@ -399,12 +353,12 @@ impl Bpf {
     }
 
     pub fn forget_conn(&self, key: &ConnKey) {
-        let _ = self.skel.maps.conns.delete(&key.bytes());
+        let _ = self.parts.conns.delete(&key.bytes());
     }
 
     pub fn counters(&self) -> Counters {
         let read = |counter: types::ts_counter| -> u64 {
-            let map = &self.skel.maps.counters;
+            let map = self.parts.counters;
             match map.lookup_percpu(&counter.0.to_ne_bytes(), MapFlags::ANY) {
                 Ok(Some(values)) => values
                     .iter()
@@ -425,24 +379,24 @@ impl Bpf {
 
     /// The capture ends: whoever is held goes on, and nobody is held from now on.
     pub fn hold_nobody(&mut self) {
-        if let Some(bss) = self.skel.maps.bss_data.as_mut() {
-            bss.holds_nobody = 1;
+        if let Some(flags) = self.parts.flags.as_mut() {
+            *flags.holds_nobody = 1;
         }
     }
 
     /// The program that this process executes next is attached already: it must not be held.
     pub fn will_start(&mut self, pid: u32) {
-        if let Some(bss) = self.skel.maps.bss_data.as_mut() {
-            bss.starting_tgid = pid;
+        if let Some(flags) = self.parts.flags.as_mut() {
+            *flags.starting_tgid = pid;
         }
     }
 
     /// Sends are not looked at any more once those hellos have had their time (boot time) that
     /// programs were to send.
     pub fn stop_awaiting_hellos(&mut self, now: impl FnOnce() -> u64) {
-        if let Some(bss) = self.skel.maps.bss_data.as_mut() {
+        if let Some(flags) = self.parts.flags.as_mut() {
             // SAFETY: as in `will_sleep`, of an aligned u64.
-            let until = unsafe { AtomicU64::from_ptr(&raw mut bss.hellos_until) };
+            let until = unsafe { AtomicU64::from_ptr(&raw mut *flags.hellos_until) };
             let then = until.load(Ordering::Relaxed);
             if then != 0 && then < now() {
                 // Another hello may have come meanwhile.
@@ -454,10 +408,10 @@ impl Bpf {
     /// Says that the next record must wake the reader. The ring has to be looked at once more
     /// between this and blocking.
     pub fn will_sleep(&mut self) {
-        if let Some(bss) = self.skel.maps.bss_data.as_mut() {
+        if let Some(flags) = self.parts.flags.as_mut() {
             // SAFETY: the field is an aligned u32 in memory that is shared with BPF programs for
             // as long as the map lives; both sides access it atomically from here on.
-            let flag = unsafe { AtomicU32::from_ptr(&raw mut bss.reader_sleeps) };
+            let flag = unsafe { AtomicU32::from_ptr(&raw mut *flags.reader_sleeps) };
             flag.store(1, Ordering::SeqCst);
         }
     }
@@ -509,38 +463,29 @@ fn thread_fd(tid: u32) -> Result<OwnedFd> {
         .with_context(|| format!("open a pidfd: {}", std::io::Error::last_os_error()))
 }
 
-/// Leaves out the programs that this kernel would refuse, or has better ones for.
-fn choose_programs(progs: &mut OpenTlssniffProgs<'_>, features: Features) {
-    progs.tls_call.set_autoload(features.sessions);
-    progs.tls_enters.set_autoload(!features.sessions);
-    progs.tls_returns.set_autoload(!features.sessions);
-    progs
-        .sock_send_length
-        .set_autoload(features.socket_tracepoints);
-    progs
-        .sock_recv_length
-        .set_autoload(features.socket_tracepoints);
-    progs
-        .socket_sends
-        .set_autoload(!features.socket_tracepoints);
-    progs
-        .socket_receives
-        .set_autoload(!features.socket_tracepoints);
-    for program in [
-        &mut progs.tls_enters,
-        &mut progs.tls_returns,
-        &mut progs.tls_event,
-        &mut progs.go_enters,
-        &mut progs.go_returns,
-        &mut progs.libraries_mapped,
-    ] {
-        if features.sleepable {
-            program.set_flags(libbpf_sys::BPF_F_SLEEPABLE);
-        }
-        if features.multi {
-            program.set_attach_type(ProgramAttachType::TraceUprobeMulti);
-        }
+fn config(options: &Options, features: Features) -> Result<types::ts_config> {
+    let ring = u64::from(options.ring_bytes);
+    let name = options.comm.as_deref().unwrap_or_default();
+    let mut config = types::ts_config::default();
+    config.self_tgid = std::process::id();
+    config.snaplen = options.snaplen;
+    config.by_tgid = options.by_tgid.into();
+    config.follow = options.follow.into();
+    config.by_uid = options.uid.is_some().into();
+    config.uid = options.uid.unwrap_or_default();
+    for (to, from) in config.comm.iter_mut().zip(name) {
+        *to = from.cast_signed();
     }
+    (config.cgroup, config.cgroup_level) = options.cgroup.unwrap_or_default();
+    config.pid_namespace = options.pid_namespace.unwrap_or_default();
+    config.comm_len = u32::try_from(name.len()).context("length of the command's name")?;
+    config.hold_all = (options.hold == Hold::Always).into();
+    config.hold_ns = u64::try_from(options.hold.most().as_nanos()).unwrap_or(u64::MAX);
+    config.wakeup_at = ring / 16;
+    config.large_call = ring / 2;
+    config.can_sleep = features.sleepable.into();
+    config.exact_records = features.exact_records.into();
+    Ok(config)
 }
 
 fn go_defer(known: Option<Deferred>) -> types::ts_go_defer {

@@ -30,9 +30,8 @@ const STAGES: &[(&str, u32)] = &[
 ];
 
 const MAY_BE_UNSAFE: &[&str] = &[
-    "attach.rs",
     "bpf.rs",
-    "bpf/features.rs",
+    "bpf/syscall.rs",
     "child.rs",
     "discovery/mod.rs",
     "discovery/watch.rs",

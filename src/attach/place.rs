@@ -1,26 +1,24 @@
 //! Links a plan's probes to the programs they run.
 
-use crate::bpf::{Bpf, types};
+use crate::bpf::{self, Bpf, Kind, types};
 use crate::event::{Dir, Role};
 use crate::plan::{Action, Count, GoAt, GoCall, Plan, Probe, Site, SiteCost};
 use anyhow::{Context, Result, bail};
-use libbpf_rs::{Link, ProgramMut, UprobeMultiOpts, UprobeOpts};
+use libbpf_rs::{UprobeMultiOpts, UprobeOpts};
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+
+/// Probes in place; dropping it takes them out.
+#[derive(Debug)]
+pub(super) enum Link {
+    Bpf { _link: libbpf_rs::Link },
+    Event { _event: OwnedFd },
+}
 
 /// An open file and the process that its breakpoints are for (0: all).
 pub(super) struct Place {
     pub path: String,
     pub pid: u32,
-    /// All probes of a program are one link.
-    pub multi: bool,
-}
-
-/// What of a call a probe sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum How {
-    Enter,
-    Return,
-    /// Both.
-    Session,
 }
 
 impl Place {
@@ -40,38 +38,38 @@ impl Place {
         };
         let calls = of(Program::Call);
         let mut links = if bpf.features.sessions {
-            self.link_probes(bpf.call_program(), &calls, How::Session)?
+            self.link_probes(bpf, Kind::Call, &calls)?
         } else {
             // Returns first: a call whose return is not seen would never end.
-            let mut links = self.link_probes(bpf.return_program(), &calls, How::Return)?;
-            links.extend(self.link_probes(bpf.enter_program(), &calls, How::Enter)?);
+            let mut links = self.link_probes(bpf, Kind::Return, &calls)?;
+            links.extend(self.link_probes(bpf, Kind::Enter, &calls)?);
             links
         };
-        links.extend(self.link_probes(bpf.event_program(), &of(Program::Event), How::Enter)?);
+        links.extend(self.link_probes(bpf, Kind::Event, &of(Program::Event))?);
         // Returns first: an entry whose return is not seen would be told of at the next one.
-        links.extend(self.link_all(bpf.go_return_program(), &of(Program::GoReturn))?);
-        links.extend(self.link_all(bpf.go_enter_program(), &of(Program::GoEnter))?);
+        links.extend(self.link_all(bpf, Kind::GoReturn, &of(Program::GoReturn))?);
+        links.extend(self.link_all(bpf, Kind::GoEnter, &of(Program::GoEnter))?);
         Ok(links)
     }
 
     /// All or none of them.
-    fn link_all(&self, program: &ProgramMut<'_>, probes: &[(&Probe, u64)]) -> Result<Vec<Link>> {
+    fn link_all(&self, bpf: &mut Bpf, kind: Kind, probes: &[(&Probe, u64)]) -> Result<Vec<Link>> {
         let sites: Vec<(u64, u64)> = probes
             .iter()
             .map(|(probe, cookie)| (probe.site.file_offset, *cookie))
             .collect();
         match sites.is_empty() {
             true => Ok(Vec::new()),
-            false => self.link(program, &sites, How::Enter),
+            false => self.link(bpf, kind, &sites),
         }
     }
 
     /// All in one link; one by one, at the next best site, when the kernel refuses one of them.
     fn link_probes(
         &self,
-        program: &ProgramMut<'_>,
+        bpf: &mut Bpf,
+        kind: Kind,
         probes: &[(&Probe, u64)],
-        how: How,
     ) -> Result<Vec<Link>> {
         let mut sites: Vec<(u64, u64)> = probes
             .iter()
@@ -83,13 +81,13 @@ impl Place {
         if sites.is_empty() {
             return Ok(Vec::new());
         }
-        let refusal = match self.link(program, &sites, how) {
+        let refusal = match self.link(bpf, kind, &sites) {
             Ok(links) => return Ok(links),
             Err(error) => error,
         };
         let mut links = Vec::new();
         for (probe, cookie) in probes {
-            match self.link_somewhere(program, probe, *cookie, how) {
+            match self.link_somewhere(bpf, kind, probe, *cookie) {
                 Ok(more) => links.extend(more),
                 Err(error) => log::warn!("{}: {error:#}", probe.func),
             }
@@ -104,14 +102,14 @@ impl Place {
     /// (`ref_ctr_offset mismatch` in the kernel log); another site of the function works.
     fn link_somewhere(
         &self,
-        program: &ProgramMut<'_>,
+        bpf: &mut Bpf,
+        kind: Kind,
         probe: &Probe,
         cookie: u64,
-        how: How,
     ) -> Result<Vec<Link>> {
         let mut refusal = None;
         for site in std::iter::once(&probe.site).chain(&probe.fallbacks) {
-            match self.link(program, &[(site.file_offset, cookie)], how) {
+            match self.link(bpf, kind, &[(site.file_offset, cookie)]) {
                 Ok(links) => {
                     tell_cost(&probe.func, site);
                     return Ok(links);
@@ -125,12 +123,24 @@ impl Place {
         }
     }
 
-    pub fn link(
-        &self,
-        program: &ProgramMut<'_>,
-        sites: &[(u64, u64)],
-        how: How,
-    ) -> Result<Vec<Link>> {
+    /// `sites`: where in the file, and the cookie there.
+    pub fn link(&self, bpf: &mut Bpf, kind: Kind, sites: &[(u64, u64)]) -> Result<Vec<Link>> {
+        const REFUSED: &str = "the kernel refused the probes (is another tracer attached there?)";
+        let returns = kind == Kind::Return;
+        if !bpf.features.cookies {
+            let links = sites.iter().map(|(offset, cookie)| {
+                let place = bpf::Place {
+                    path: CString::new(self.path.as_bytes())?,
+                    offset: *offset,
+                    returns,
+                    pid: self.pid,
+                };
+                let event = bpf.attach_copy(kind, *cookie, &place)?;
+                Ok(Link::Event { _event: event })
+            });
+            return links.collect::<Result<_>>().context(REFUSED);
+        }
+        let program = bpf.program(kind)?;
         let offsets: Result<Vec<usize>, _> = sites
             .iter()
             .map(|(offset, _)| usize::try_from(*offset))
@@ -141,31 +151,29 @@ impl Place {
             0 => -1,
             pid => i32::try_from(pid).context("pid out of range")?,
         };
-        const REFUSED: &str = "the kernel refused the probes (is another tracer attached there?)";
-        if self.multi {
+        if bpf.features.multi {
             let options = UprobeMultiOpts {
                 offsets,
                 cookies: sites.iter().map(|(_, cookie)| *cookie).collect(),
-                session: how == How::Session,
-                retprobe: how == How::Return,
+                session: kind == Kind::Call,
+                retprobe: returns,
                 ..Default::default()
             };
             let link = program.attach_uprobe_multi_with_opts(pid, &self.path, "", options);
-            return link.map(|link| vec![link]).context(REFUSED);
+            return link
+                .map(|link| vec![Link::Bpf { _link: link }])
+                .context(REFUSED);
         }
-        let links: Result<Vec<Link>, _> = offsets
-            .into_iter()
-            .zip(sites)
-            .map(|(offset, (_, cookie))| {
-                let options = UprobeOpts {
-                    cookie: *cookie,
-                    retprobe: how == How::Return,
-                    ..Default::default()
-                };
-                program.attach_uprobe_with_opts(pid, &self.path, offset, options)
-            })
-            .collect();
-        links.context(REFUSED)
+        let links = offsets.into_iter().zip(sites).map(|(offset, (_, cookie))| {
+            let options = UprobeOpts {
+                cookie: *cookie,
+                retprobe: returns,
+                ..Default::default()
+            };
+            let link = program.attach_uprobe_with_opts(pid, &self.path, offset, options)?;
+            Ok(Link::Bpf { _link: link })
+        });
+        links.collect::<Result<_>>().context(REFUSED)
     }
 }
 

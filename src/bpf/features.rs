@@ -1,10 +1,9 @@
 //! What the running kernel offers, as its type information says and a trial shows.
 
+use super::syscall::may_sleep;
 use anyhow::{Context, Result, bail};
+use libbpf_rs::Btf;
 use libbpf_rs::btf::types::{Enum, Func, Typedef};
-use libbpf_rs::{Btf, ProgramType, libbpf_sys};
-use std::ffi::CStr;
-use std::mem::size_of;
 
 /// Names features, separated by commas, that are not used though the kernel has them: so that what
 /// is done without them can be tested and measured.
@@ -13,6 +12,9 @@ const WITHOUT: &str = "TLSSNIFF_WITHOUT";
 /// Each best way is followed by what is done without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
+    /// Probes tell their program what they are (Linux 5.15); else each has a copy of it, and what
+    /// came between 5.11 and that is done without too.
+    pub cookies: bool,
     /// One probe sees a call and its return (Linux 6.13); else two do.
     pub sessions: bool,
     /// All probes of a file are one link (Linux 6.6); else each is a perf event.
@@ -20,6 +22,9 @@ pub struct Features {
     /// Probes may sleep, so memory that is not resident is read too (Linux 6.0); else such bytes
     /// are a gap.
     pub sleepable: bool,
+    /// Tables grow as they fill (Linux 6.1); else they have their size from the beginning, and it is
+    /// smaller.
+    pub growing: bool,
     /// Records take exactly the room they need (Linux 6.16); else up to twice that.
     pub exact_records: bool,
     /// Sockets are seen by tracepoints (Linux 6.3); else by kprobes.
@@ -40,18 +45,21 @@ impl Features {
             "read the kernel's type information, /sys/kernel/btf/vmlinux (CONFIG_DEBUG_INFO_BTF)",
         )?;
         let has = |function: &str| btf.type_by_name::<Func<'_>>(function).is_some();
-        let attaches = |kind: &str| {
-            let kinds = btf.type_by_name::<Enum<'_>>("bpf_attach_type");
-            kinds.is_some_and(|kinds| kinds.iter().any(|known| known.name == Some(kind.as_ref())))
+        let knows = |set: &str, value: &str| {
+            let set = btf.type_by_name::<Enum<'_>>(set);
+            set.is_some_and(|set| set.iter().any(|known| known.name == Some(value.as_ref())))
         };
-        if !has("bpf_get_attach_cookie_pe") {
-            bail!("the kernel is older than Linux 5.15: its probes carry no cookies");
+        let attaches = |kind: &str| knows("bpf_attach_type", kind);
+        if !knows("bpf_map_type", "BPF_MAP_TYPE_RINGBUF") {
+            bail!("the kernel is older than Linux 5.8: its BPF programs have no ring buffer");
         }
         let sleepable = may_sleep()?;
         let mut features = Features {
+            cookies: has("bpf_get_attach_cookie_pe"),
             sessions: attaches("BPF_TRACE_UPROBE_SESSION"),
             multi: attaches("BPF_TRACE_UPROBE_MULTI"),
             sleepable,
+            growing: has("bpf_mem_alloc_init"),
             exact_records: sleepable && has("bpf_copy_from_user_dynptr"),
             socket_tracepoints: btf
                 .type_by_name::<Typedef<'_>>("btf_trace_sock_send_length")
@@ -59,6 +67,9 @@ impl Features {
             mappings: has("bpf_iter_task_vma_new"),
             exec_holds: has("bpf_task_work_schedule_resume_impl"),
         };
+        if !features.cookies {
+            features = features.without_cookies();
+        }
         features.leave_out(&std::env::var(WITHOUT).unwrap_or_default());
         Ok(features)
     }
@@ -67,6 +78,8 @@ impl Features {
     fn leave_out(&mut self, names: &str) {
         for name in names.split(',') {
             match name {
+                "cookies" => *self = self.without_cookies(),
+                "growing" => self.growing = false,
                 "sessions" => self.sessions = false,
                 "multi" => (self.multi, self.sessions) = (false, false),
                 "exact_records" => self.exact_records = false,
@@ -76,10 +89,33 @@ impl Features {
         }
     }
 
+    /// What the object for old kernels can use.
+    fn without_cookies(self) -> Features {
+        Features {
+            cookies: false,
+            sessions: false,
+            multi: false,
+            sleepable: false,
+            growing: self.growing,
+            exact_records: false,
+            socket_tracepoints: self.socket_tracepoints,
+            mappings: false,
+            exec_holds: false,
+        }
+    }
+
     /// For `--version --verbose` and `--debug`: one line each, what is used.
-    pub fn describe(&self) -> [(&'static str, &'static str); 7] {
+    pub fn describe(&self) -> [(&'static str, &'static str); 9] {
         let choose = |best, yes, no| if best { yes } else { no };
         [
+            (
+                "programs",
+                choose(
+                    self.cookies,
+                    "one for all probes of a kind",
+                    "one for each probe (cookies: Linux 5.15)",
+                ),
+            ),
             (
                 "calls",
                 choose(
@@ -102,6 +138,15 @@ impl Features {
                     self.sleepable,
                     "pages are faulted in",
                     "pages that are not resident are gaps (sleepable uprobes: Linux 6.0)",
+                ),
+            ),
+            (
+                "tables",
+                choose(
+                    self.growing,
+                    "grow as they fill",
+                    "of fixed size, at most 65536 connections at a time (BPF's own allocator: \
+                     Linux 6.1)",
                 ),
             ),
             (
@@ -139,49 +184,4 @@ impl Features {
             ),
         ]
     }
-}
-
-/// Whether a uprobe program may call what sleeps; nothing but a trial tells.
-///
-/// # Errors
-/// Privileges are missing for the trial.
-fn may_sleep() -> Result<bool> {
-    // r0 = 0; exit
-    let instructions = [
-        libbpf_sys::bpf_insn {
-            code: 0xb7,
-            ..Default::default()
-        },
-        libbpf_sys::bpf_insn {
-            code: 0x95,
-            ..Default::default()
-        },
-    ];
-    const NAME: &CStr = c"trial";
-    const LICENSE: &CStr = c"GPL";
-    let mut options = libbpf_sys::bpf_prog_load_opts {
-        sz: size_of::<libbpf_sys::bpf_prog_load_opts>() as u64,
-        prog_flags: libbpf_sys::BPF_F_SLEEPABLE,
-        ..Default::default()
-    };
-    // SAFETY: all pointers are to memory that outlives the call, and the count is that of the
-    // instructions.
-    let fd = unsafe {
-        libbpf_sys::bpf_prog_load(
-            ProgramType::Kprobe as u32,
-            NAME.as_ptr(),
-            LICENSE.as_ptr(),
-            instructions.as_ptr(),
-            instructions.len() as u64,
-            &raw mut options,
-        )
-    };
-    if fd == -libc::EPERM {
-        bail!("load a trial program: Operation not permitted; run as root");
-    }
-    if fd >= 0 {
-        // SAFETY: the descriptor is ours and is not used again.
-        unsafe { libc::close(fd) };
-    }
-    Ok(fd >= 0)
 }
