@@ -54,8 +54,9 @@ static __always_inline bool fits_cbc(__u32 record, __u32 plain, __u32 mac)
 	return record == along || record == behind;
 }
 
-/* Whether a record of this length may be the first of this plaintext; `version` 0: not known. */
-static __always_inline bool record_fits(__u32 record, __u64 len, __u32 version)
+/* Whether a record of this length may be the first of this plaintext; `version` 0: not known. A
+ * global function: the verifier looks at its paths once, not once per use. */
+__noinline int record_fits(__u32 record, __u64 len, __u32 version)
 {
 	__u32 plain = len < FULL_RECORD ? len : FULL_RECORD;
 

@@ -79,11 +79,15 @@ struct user_message {
 /* The first bytes of what the system call that the thread is in has been given. */
 static __always_inline bool first_part(struct user_part *part)
 {
-	struct pt_regs *regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
 	struct user_message message = {};
+	struct pt_regs *regs;
 	__u64 nr, buf, len;
 	__u32 i;
 
+	/* Since Linux 5.15. */
+	if (!bpf_core_enum_value_exists(enum bpf_func_id___known, BPF_FUNC_task_pt_regs___known))
+		return false;
+	regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
 	bpf_probe_read_kernel(&nr, sizeof(nr), SYSCALL_NR(regs));
 	bpf_probe_read_kernel(&buf, sizeof(buf), SYSCALL_BUF(regs));
 	bpf_probe_read_kernel(&len, sizeof(len), SYSCALL_LEN(regs));

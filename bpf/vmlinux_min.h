@@ -46,6 +46,7 @@ enum bpf_func_id___known {
 	BPF_FUNC_ringbuf_reserve_dynptr___known,
 	BPF_FUNC_copy_from_user_task___known,
 	BPF_FUNC_get_current_task_btf___known,
+	BPF_FUNC_task_pt_regs___known,
 };
 
 enum {

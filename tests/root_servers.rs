@@ -342,8 +342,8 @@ fn python_urllib_that_runs_already_is_captured() {
 
 #[tag(root)]
 #[test]
-fn an_asyncio_server_is_captured_with_the_right_address_or_none() {
-    if !lab::can_capture("an_asyncio_server_is_captured_with_the_right_address_or_none") {
+fn an_asyncio_server_is_captured_with_its_addresses() {
+    if !lab::can_capture("an_asyncio_server_is_captured_with_its_addresses") {
         return;
     }
     let server = servers::python_asyncio();
@@ -355,10 +355,7 @@ fn an_asyncio_server_is_captured_with_the_right_address_or_none() {
         client.wait_success(LIMIT);
         assert!(client.stdout() == lab::body(length));
     }
-    let mut truths = books(&server, 3);
-    for truth in &mut truths {
-        truth.transport = "mem".into();
-    }
+    let truths = books(&server, 3);
     oracle::assert_equal(&sniff.stop(), &truths, Checks::default());
 }
 
@@ -414,8 +411,7 @@ fn a_node_client_is_captured_however_it_starts() {
 /// node moves the records itself; its main thread renames itself, so only the pid is sure.
 fn assert_node(capture: &Capture, books: &Truth, pid: u32) {
     eprintln!("node[{pid}]: {} lines", capture.lines.len());
-    let mut truth = mirrored(books, pid, "", "");
-    truth.transport = "mem".into();
+    let truth = mirrored(books, pid, "", "");
     oracle::assert_equal(capture, &[truth], Checks { facts: false });
     capture.assert_complete();
 }
@@ -438,10 +434,7 @@ fn a_node_server_is_captured_to_the_byte() {
     std::thread::sleep(Duration::from_millis(100));
     let truths: Vec<Truth> = Truth::parse_all(&running.stdout_text())
         .iter()
-        .map(|truth| Truth {
-            transport: "mem".into(),
-            ..mirrored(truth, server.pid(), "", "")
-        })
+        .map(|truth| mirrored(truth, server.pid(), "", ""))
         .collect();
     assert_eq!(truths.len(), 3);
     oracle::assert_equal(&sniff.stop(), &truths, Checks { facts: false });
