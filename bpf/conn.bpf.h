@@ -72,6 +72,7 @@ __noinline int renew_conn(struct ts_conn *conn)
 	conn->shut = 0;
 	conn->settled = 0;
 	conn->has_alpn = 0;
+	conn->ahead = 0;
 	return 0;
 }
 

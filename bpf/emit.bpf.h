@@ -14,6 +14,8 @@ extern int bpf_copy_from_user_dynptr(struct bpf_dynptr *dptr, u64 off, u64 size,
 #define SIZED_CHUNK (32 * 1024)
 /* Records of a call at most where there is no bpf_loop(). */
 #define MAX_RECORDS 64
+/* Pieces and records of a gathering write at most: IOV_MAX, and some to cut long ones. */
+#define MAX_PIECES 2048
 
 /* Since Linux 5.17. */
 static __always_inline bool has_loop(void)
@@ -40,9 +42,13 @@ static __always_inline __u64 wakeup_flags(void)
 
 struct chunk_ctx {
 	struct ts_rec_data rec;
-	__u64 buf;
-	__u64 keep; /* bytes of the call to be kept */
+	__u64 buf;    /* where the call's first byte would be */
+	__u64 keep;   /* bytes of the call to be kept */
+	__u64 end;    /* bytes of the call up to where its memory ends that begins with `buf` */
+	__u64 vector; /* of the pieces that follow */
+	__u64 skip;   /* bytes of them that are not of this call */
 	__u64 lost;
+	__u64 short_lengths; /* pieces have lengths of 32 bits */
 };
 
 struct room_ctx {
@@ -146,15 +152,16 @@ static __always_inline bool put_rounded(struct chunk_ctx *ctx, __u64 from, __u32
 __noinline int emit_record(struct chunk_ctx *ctx)
 {
 	struct ts_rec_data *rec = &ctx->rec;
-	__u64 at;
+	__u64 at, until;
 	__u32 size = 0;
 	bool told;
 
 	if (!ctx)
 		return 1;
 	at = rec->call_off;
-	if (at < ctx->keep) {
-		size = ctx->keep - at < chunk() ? ctx->keep - at : chunk();
+	until = ctx->keep < ctx->end ? ctx->keep : ctx->end;
+	if (at < until) {
+		size = until - at < chunk() ? until - at : chunk();
 		rec->len = size;
 	}
 	/* What `-s` cut off belongs to the last record. */
@@ -182,6 +189,53 @@ static long emit_next_record(__u32 i, void *ctx)
 	return emit_record(ctx) ? 1 : 0;
 }
 
+/* A vector's next piece, {address, length}. False: none of it is of this call. */
+static __always_inline bool next_piece(struct chunk_ctx *ctx)
+{
+	__u64 at = ctx->rec.call_off, left = ctx->rec.call_len - at, piece[2], len;
+
+	/* What cannot be found cannot be read either. */
+	if (!read_user(piece, sizeof(piece), ctx->vector)) {
+		piece[0] = 0;
+		piece[1] = left + ctx->skip;
+	}
+	ctx->vector += sizeof(piece);
+	len = ctx->short_lengths ? (__u32)piece[1] : piece[1];
+	if (len <= ctx->skip) {
+		ctx->skip -= len;
+		return false;
+	}
+	len -= ctx->skip;
+	ctx->buf = piece[0] + ctx->skip - at;
+	ctx->end = at + (len < left ? len : left);
+	ctx->skip = 0;
+	return true;
+}
+
+static long emit_next_piece(__u32 i, void *data)
+{
+	struct chunk_ctx *ctx = data;
+
+	if (ctx->rec.call_off >= ctx->end && !next_piece(ctx))
+		return 0;
+	return emit_record(ctx) ? 1 : 0;
+}
+
+static __always_inline void emit_pieces(struct chunk_ctx *ctx)
+{
+	int i;
+
+	if (has_loop()) {
+		bpf_loop(MAX_PIECES, emit_next_piece, ctx, 0);
+	} else {
+		for (i = 0; i < MAX_RECORDS; i++) {
+			if (emit_next_piece(i, ctx))
+				break;
+		}
+	}
+	ctx->lost += ctx->rec.call_len - ctx->rec.call_off;
+}
+
 static __always_inline void emit_records(struct chunk_ctx *ctx)
 {
 	int i;
@@ -207,7 +261,8 @@ __noinline int emit_data(const struct frame *frame, __u64 conn, __u64 len, __u64
 	if (!frame)
 		return 0;
 
-	bool in_memory = cookie_count(frame->cookie) != TS_CNT_SENDFILE;
+	__u8 kind = count_kind(cookie_count(frame->cookie));
+	bool in_memory = kind != TS_CNT_SENDFILE;
 	__u64 ids = current_ids();
 	struct chunk_ctx ctx = {
 		.rec =
@@ -227,13 +282,22 @@ __noinline int emit_data(const struct frame *frame, __u64 conn, __u64 len, __u64
 			},
 		.buf = frame->buf,
 		.keep = len,
+		.end = len,
 	};
 
 	if (config.snaplen && len > config.snaplen)
 		ctx.keep = config.snaplen;
 	if (!in_memory)
 		ctx.keep = 0;
-	emit_records(&ctx);
+	if (kind == TS_CNT_VECTOR || kind == TS_CNT_SHORT_VECTOR) {
+		ctx.end = 0;
+		ctx.vector = frame->buf;
+		ctx.skip = frame->out;
+		ctx.short_lengths = kind == TS_CNT_SHORT_VECTOR;
+		emit_pieces(&ctx);
+	} else {
+		emit_records(&ctx);
+	}
 	if (ctx.lost) {
 		count(TS_CTR_DROPPED_CALLS, 1);
 		count(TS_CTR_DROPPED_BYTES, ctx.lost);

@@ -6,6 +6,7 @@ pub mod disasm;
 pub mod golang;
 pub mod layout;
 pub mod openssl;
+mod probe;
 pub mod site;
 pub mod symbolic;
 
@@ -22,6 +23,41 @@ pub enum Count {
     OutArg(u8),
     /// `SSL_sendfile`: the return value (64 bits) is a length without bytes in memory.
     SendfileReturn,
+    /// The return value: a `ssize_t`, counted when > 0.
+    WideReturn,
+    /// Likewise, of a write that takes its bytes also when it says that it would block: `GnuTLS`.
+    ReturnAhead,
+    /// As `Return`, unless argument 3 has the flag `MSG_PEEK`.
+    UnlessPeek,
+    /// Argument 2, when the return value (64 bits) is not < 0.
+    Whole,
+    /// As `WideReturn`; argument 1 is an array of `struct iovec`, of which so many bytes as this
+    /// argument says come before those that are meant.
+    Vector(Option<u8>),
+    /// As `Return`; argument 1 is an array of NSPR's `PRIOVec`.
+    ShortVector,
+    /// Nothing: what the call hands on to others was counted when the program gave it away.
+    ToldBefore,
+}
+
+impl Count {
+    /// The argument that holds the length of a buffer.
+    const LENGTH: u8 = 2;
+
+    /// Which argument besides handle and buffer is needed when the call returns.
+    pub fn argument(self) -> Option<u8> {
+        match self {
+            Count::OutArg(n) => Some(n),
+            Count::ReturnAhead | Count::Whole => Some(Count::LENGTH),
+            Count::UnlessPeek => Some(3),
+            Count::Vector(skip) => skip,
+            Count::Return
+            | Count::SendfileReturn
+            | Count::WideReturn
+            | Count::ShortVector
+            | Count::ToldBefore => None,
+        }
+    }
 }
 
 /// What a probe does; the handle is argument 0 in all of them.
@@ -31,6 +67,8 @@ pub enum Action {
     Data(Dir, Count),
     /// A handshake function, entry and return; success is a return value of 1.
     Handshake(Option<Role>),
+    /// A handshake function of either role, entry and return; success is a return value of 0.
+    Negotiate,
     /// Entry only: the handle is given up.
     Free,
     /// Entry only: the handle will be used for another connection.
