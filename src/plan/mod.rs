@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod compiled;
 pub mod disasm;
+pub mod families;
 pub mod golang;
 pub mod layout;
 pub mod openssl;
@@ -86,6 +87,32 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// How many arguments are looked at when a call begins: of data calls also the length,
+    /// whatever says the count.
+    fn arguments(self) -> u8 {
+        match self {
+            Action::Data(_, count) => {
+                let other = count.argument().map_or(0, |n| n.saturating_add(1));
+                other.max(Count::LENGTH + 1)
+            }
+            // SSL_set_bio has three.
+            Action::Rebind => 3,
+            // Planned in plan::golang, by other rules.
+            Action::Go { .. } => 0,
+            _ => 1,
+        }
+    }
+
+    /// Whether the call's return matters.
+    fn returns(self) -> bool {
+        matches!(
+            self,
+            Action::Data(..) | Action::Handshake(_) | Action::Negotiate
+        )
+    }
+}
+
 /// What a Go function does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GoCall {
@@ -152,7 +179,8 @@ pub struct Layout {
     pub version: Option<LoadChain>,
     /// `int` from `SSL_is_server`.
     pub server: Option<LoadChain>,
-    /// `char *` and its length (`size_t` or `unsigned`) from `SSL_get0_alpn_selected`.
+    /// `char *` and its length (`size_t` or `unsigned`) from `SSL_get0_alpn_selected`; where there
+    /// is no chain to the length, the text ends in a NUL.
     pub alpn: Option<(LoadChain, LoadChain)>,
     /// `char *` from `SSL_get_servername`, or the pointer in a Go string.
     pub sni: Option<LoadChain>,
@@ -206,7 +234,10 @@ pub struct BioLayout {
 pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
     let plan = match openssl::plan(elf, path)? {
         Some(plan) => Some(plan),
-        None => golang::plan(elf, path)?,
+        None => match families::plan(elf, path)? {
+            Some(plan) => Some(plan),
+            None => golang::plan(elf, path)?,
+        },
     };
     // An emulator maps such files; a breakpoint would be one more instruction to translate.
     if plan.is_some() && elf.machine() != Machine::HOST {

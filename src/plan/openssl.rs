@@ -144,7 +144,7 @@ pub fn version(elf: &Elf<'_>, flavor: Flavor) -> Option<String> {
     let prefix = match flavor {
         Flavor::OpenSsl => "OpenSSL ",
         Flavor::LibreSsl => "LibreSSL ",
-        Flavor::BoringSsl | Flavor::Go => return None,
+        _ => return None,
     };
     let version = elf.version_string()?;
     version.starts_with(prefix).then(|| version.to_owned())
@@ -251,7 +251,7 @@ impl Planner<'_, '_> {
         for call in &run.calls {
             match self.address(&call.callee) {
                 Some(to) if seen.contains(&to) => {
-                    if !passes(call, 2) {
+                    if !call.passes(2) {
                         return false;
                     }
                     calls += 1;
@@ -433,14 +433,6 @@ impl Planner<'_, '_> {
     }
 }
 
-/// Whether the first `n` arguments are passed on as they came in.
-fn passes(call: &Call, n: u8) -> bool {
-    (0..)
-        .zip(&call.args)
-        .take(usize::from(n))
-        .all(|(n, value)| *value == Value::arg(n))
-}
-
 /// In which argument the callee is given the count pointer that came in as argument `count`, if
 /// everything before it is passed on too: at its own place, or behind flags of 0 that
 /// `SSL_write_ex` puts in for `SSL_write_ex2`.
@@ -449,9 +441,9 @@ fn passed_count(call: &Call, count: u8) -> Option<u8> {
         plus: 0,
         base: symbolic::Base::Zero,
     };
-    if passes(call, count.checked_add(1)?) {
+    if call.passes(count.checked_add(1)?) {
         Some(count)
-    } else if count == 3 && passes(call, 3) && call.args[3] == zero {
+    } else if count == 3 && call.passes(3) && call.args[3] == zero {
         (call.args[4] == Value::arg(3)).then_some(4)
     } else {
         None
