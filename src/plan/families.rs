@@ -7,7 +7,7 @@ use crate::discovery::elf::{Elf, Symbol};
 use crate::event::{Dir, Flavor, Role};
 use crate::plan::disasm::Decoder;
 use crate::plan::symbolic::{self, Callee};
-use crate::plan::{Action, Count, Layout, Plan, Probe, layout, probe};
+use crate::plan::{Action, Count, Layout, Plan, Probe, layout, nss, probe};
 use anyhow::Result;
 use std::collections::HashMap;
 
@@ -64,9 +64,9 @@ const FAMILIES: [Family; 5] = [
     Family {
         flavor: Flavor::Nss,
         // The names of its methods are not exported, and other libraries may use them.
-        proof: Some("SSL_ImportFD"),
+        proof: Some(nss::EXPORTED),
         functions: &[
-            ("ssl_Read", read(Count::Return)),
+            (nss::READ, read(Count::Return)),
             ("ssl_Recv", read(Count::UnlessPeek)),
             ("ssl_Write", write(Count::Return)),
             ("ssl_Send", write(Count::Return)),
@@ -153,7 +153,10 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
         names.extend(family.limits.iter().map(|(name, _)| name));
         names.extend([family.proof, family.version, family.alpn].iter().flatten());
     }
-    let found = elf.find(&names);
+    let mut found = elf.find(&names);
+    if found.contains_key(nss::EXPORTED) && !found.contains_key(nss::READ) {
+        found.extend(nss::methods(elf, &Decoder::of(elf.machine())?));
+    }
     let moves_data = |family: &Family| {
         let proved = family.proof.is_none_or(|name| found.contains_key(name));
         let mut rows = family.functions.iter();

@@ -6,6 +6,7 @@ pub mod disasm;
 pub mod families;
 pub mod golang;
 pub mod layout;
+mod nss;
 pub mod openssl;
 mod probe;
 pub mod site;
