@@ -40,11 +40,26 @@ enum ts_action {
 	TS_ACT_REBIND = 7,
 };
 
-/* Where the number of bytes is found, in the second byte of the cookie of a read or write; in that
- * of a handshake function, the role it implies. Below TS_CNT_SENDFILE: behind that argument. */
+/* How the bytes of a read or write and their number are found, in the second byte of its cookie.
+ * The lowest three bits are the argument to remember (0: none), without which a call cannot be
+ * told. */
 enum ts_count {
-	TS_CNT_RETURN = 0,
-	TS_CNT_SENDFILE = 16,
+	TS_CNT_RETURN = 0,            /* an int; with an argument: behind it, if the int is > 0 */
+	TS_CNT_SENDFILE = 1 << 3,     /* 64 bits; the bytes are not in memory */
+	TS_CNT_RETURN_WIDE = 2 << 3,  /* 64 bits */
+	TS_CNT_RETURN_AHEAD = 3 << 3, /* and GnuTLS takes bytes without saying so: gnutls.bpf.h */
+	TS_CNT_UNLESS_PEEK = 4 << 3,  /* an int, unless the argument has the flag MSG_PEEK */
+	TS_CNT_WHOLE = 5 << 3,        /* the argument, if the return value (64 bits) is not < 0 */
+	TS_CNT_VECTOR = 6 << 3,       /* 64 bits, of pieces, less what the argument says */
+	TS_CNT_SHORT_VECTOR = 7 << 3, /* an int, of pieces whose lengths are ints */
+	TS_CNT_TOLD_BEFORE = 8 << 3,  /* none: what the call hands on was counted before */
+};
+
+#define TS_CNT_ARGUMENT 7
+
+/* Of a handshake function, in the second byte of its cookie: the role that it implies, and */
+enum ts_handshake {
+	TS_HS_ZERO = 1 << 7, /* it has succeeded when it returns 0, not 1 */
 };
 
 /* Of Go's functions, in the second byte of the cookie. */
@@ -177,6 +192,8 @@ struct ts_conn {
 	__u8 apart;    /* a call has used no socket: its address may follow */
 	__u8 evidence; /* of `carrier` */
 	__u8 pad;
+	__u32 ahead; /* bytes written that were told before the call said so */
+	__u32 pad2;
 	__u64 hello[2]; /* the beginning of its random */
 	__u64 carrier;  /* inode of the socket that carries it, as far as is known */
 };
@@ -252,7 +269,7 @@ _Static_assert(sizeof(struct ts_chain) == 20, "ts_chain");
 _Static_assert(sizeof(struct ts_layout) == 268, "ts_layout");
 _Static_assert(sizeof(struct ts_addr) == 48, "ts_addr");
 _Static_assert(sizeof(struct ts_conn_key) == 16, "ts_conn_key");
-_Static_assert(sizeof(struct ts_conn) == 112, "ts_conn");
+_Static_assert(sizeof(struct ts_conn) == 120, "ts_conn");
 _Static_assert(sizeof(struct ts_rec_conn) == 536, "ts_rec_conn");
 _Static_assert(sizeof(struct ts_rec_data) == 80, "ts_rec_data");
 _Static_assert(sizeof(struct ts_rec_end) == 40, "ts_rec_end");

@@ -5,6 +5,7 @@
 
 #include "conn.bpf.h"
 #include "emit.bpf.h"
+#include "gnutls.bpf.h"
 #include "maps.bpf.h"
 #include "old.bpf.h"
 #include "user.bpf.h"
@@ -69,11 +70,12 @@ static __always_inline void note_tunnel(struct thread *thread, __u64 handle, __u
 /* All loads first: the verifier refuses one through a pointer that was moved by a choice. */
 static __always_inline __u64 nth_argument(struct pt_regs *regs, __u8 n)
 {
-	__u64 arg3 = PT_REGS_PARM4(regs), arg4 = PT_REGS_PARM5(regs);
+	__u64 arg2 = PT_REGS_PARM3(regs), arg3 = PT_REGS_PARM4(regs), arg4 = PT_REGS_PARM5(regs);
 
+	barrier_var(arg2);
 	barrier_var(arg3);
 	barrier_var(arg4);
-	return n == 3 ? arg3 : n == 4 ? arg4 : 0;
+	return n == 3 ? arg3 : n == 4 ? arg4 : n == 2 ? arg2 : 0;
 }
 
 /* Read data has the time of its return: a read that finds nothing does not pay for the clock. */
@@ -110,7 +112,8 @@ static __always_inline int enter_call(struct pt_regs *regs, __u64 cookie, __u64 
 	frame = frame_at(thread, depth);
 	frame->handle = handle;
 	frame->buf = buf;
-	frame->out = is_data(action) ? nth_argument(regs, cookie_count(cookie)) : 0;
+	frame->out =
+		is_data(action) ? nth_argument(regs, cookie_count(cookie) & TS_CNT_ARGUMENT) : 0;
 	frame->sp = sp;
 	frame->entered = entry_time(action);
 	frame->cookie = cookie;
@@ -122,6 +125,28 @@ static __always_inline int enter_call(struct pt_regs *regs, __u64 cookie, __u64 
 	return 0;
 }
 
+/* Of all functions but those of the OpenSSL API. */
+static __always_inline __u64 otherwise_moved(const struct frame *frame, s64 wide)
+{
+	int ret = wide;
+
+	switch (count_kind(cookie_count(frame->cookie))) {
+	case TS_CNT_SENDFILE:
+	case TS_CNT_RETURN_WIDE:
+	case TS_CNT_VECTOR:
+		return wide > 0 ? wide : 0;
+	case TS_CNT_RETURN_AHEAD:
+		return gnutls_took(frame, wide);
+	case TS_CNT_UNLESS_PEEK:
+		return ret > 0 && !(frame->out & MSG_PEEK) ? ret : 0;
+	case TS_CNT_WHOLE:
+		return wide >= 0 ? frame->out : 0;
+	case TS_CNT_SHORT_VECTOR:
+		return ret > 0 ? ret : 0;
+	}
+	return 0;
+}
+
 /* Bytes that the call has moved, 0 when it has not. */
 static __always_inline __u64 moved_bytes(struct pt_regs *regs, const struct frame *frame)
 {
@@ -129,8 +154,8 @@ static __always_inline __u64 moved_bytes(struct pt_regs *regs, const struct fram
 	int ret = PT_REGS_RC(regs);
 	__u64 n;
 
-	if (where == TS_CNT_SENDFILE)
-		return (s64)PT_REGS_RC(regs) > 0 ? PT_REGS_RC(regs) : 0;
+	if (count_kind(where) != TS_CNT_RETURN)
+		return otherwise_moved(frame, PT_REGS_RC(regs));
 	if (ret <= 0)
 		return 0;
 	if (where == TS_CNT_RETURN)
@@ -177,6 +202,8 @@ static __always_inline void data_returned(struct pt_regs *regs, struct frame *fr
 	frame->moved = len < MOST_MOVED ? len : MOST_MOVED;
 	if (!conn->addr.transport || conn->rebind)
 		bind_conn(conn, frame, layout);
+	if (count_kind(cookie_count(frame->cookie)) == TS_CNT_RETURN_AHEAD)
+		len = gnutls_untold(conn, frame, len, PT_REGS_RC(regs));
 	if (len)
 		tell_data(conn, frame, len, layout);
 	data_moved(conn, layout, frame);
@@ -186,14 +213,14 @@ static __always_inline void handshake_returned(struct pt_regs *regs, struct fram
 					       const struct ts_layout *layout)
 {
 	struct ts_conn *conn = find_or_make_conn(frame);
-	__u8 role = cookie_count(frame->cookie);
+	__u8 detail = cookie_count(frame->cookie), role = detail & ~TS_HS_ZERO;
 
 	if (!conn)
 		return;
 	if (role)
 		conn->role = role;
 	bind_conn(conn, frame, layout);
-	if ((int)PT_REGS_RC(regs) != 1)
+	if ((int)PT_REGS_RC(regs) != !(detail & TS_HS_ZERO))
 		return;
 	if (!conn->settled)
 		conn->announced = 0;

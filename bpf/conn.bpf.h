@@ -82,6 +82,7 @@ __global int renew_conn(struct ts_conn *conn)
 	conn->shut = 0;
 	conn->settled = 0;
 	conn->has_alpn = 0;
+	conn->ahead = 0;
 	return 0;
 }
 
@@ -185,17 +186,35 @@ static __always_inline void bind_conn(struct ts_conn *conn, struct frame *frame,
 		take_addr(conn, frame, layout);
 }
 
+/* A name longer than any that is registered is cut. */
+static __always_inline void read_alpn_text(struct ts_rec_conn *rec, __u64 text)
+{
+	__u8 first;
+	long size;
+
+	if (!read_user(&first, sizeof(first), text))
+		return;
+	size = bpf_probe_read_user_str(rec->alpn, sizeof(rec->alpn), (void *)text);
+	rec->alpn_len = size > 0 ? size - 1 : 0;
+}
+
 static __always_inline void read_alpn(struct ts_rec_conn *rec, const struct ts_layout *layout,
 				      __u64 handle)
 {
 	__u64 field = chase(&layout->alpn_len, handle), data;
 	__u32 len;
 
-	if (!field || !read_u32(field, &len) || !len || len > TS_ALPN_LEN)
-		return;
+	if (layout->alpn_len.len) {
+		if (!field || !read_u32(field, &len) || !len || len > TS_ALPN_LEN)
+			return;
+	}
 	field = chase(&layout->alpn, handle);
 	if (!field || !read_u64(field, &data) || !data)
 		return;
+	if (!layout->alpn_len.len) {
+		read_alpn_text(rec, data);
+		return;
+	}
 	if (read_user(rec->alpn, len & (2 * TS_ALPN_LEN - 1), data))
 		rec->alpn_len = len;
 }

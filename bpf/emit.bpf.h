@@ -20,6 +20,8 @@ extern int bpf_copy_from_user_dynptr(struct bpf_dynptr *dptr, u64 off, u64 size,
 /* Records of a call at most where there is no bpf_loop(). */
 #define MAX_RECORDS 64
 #endif
+/* Pieces and records of a gathering write at most: IOV_MAX, and some to cut long ones. */
+#define MAX_PIECES 2048
 
 /* Since Linux 5.17. */
 static __always_inline bool has_loop(void)
@@ -150,12 +152,12 @@ static __always_inline bool put_rounded(struct chunk_ctx *ctx, __u64 from, __u32
 static __always_inline int put_record(struct chunk_ctx *ctx, bool whole)
 {
 	struct ts_rec_data *rec = &ctx->rec;
-	__u64 at = rec->call_off;
+	__u64 at = rec->call_off, until = ctx->keep < ctx->end ? ctx->keep : ctx->end;
 	__u32 size = 0;
 	bool told;
 
-	if (at < ctx->keep) {
-		size = ctx->keep - at < chunk() ? ctx->keep - at : chunk();
+	if (at < until) {
+		size = until - at < chunk() ? until - at : chunk();
 		rec->len = size;
 	}
 	/* What `-s` cut off belongs to the last record. */
@@ -206,6 +208,12 @@ static __always_inline void emit_records(struct chunk_ctx *ctx)
 		put_record(ctx, false);
 }
 
+/* There is no loop for them. */
+static __always_inline void emit_pieces(struct chunk_ctx *ctx)
+{
+	ctx->lost += ctx->rec.call_len;
+}
+
 #else
 
 /* A global function, so that the verifier does not follow its every path again for each way into
@@ -218,6 +226,53 @@ __noinline int emit_record(struct chunk_ctx *ctx)
 static long emit_next_record(__u32 i, void *ctx)
 {
 	return emit_record(ctx) ? 1 : 0;
+}
+
+/* A vector's next piece, {address, length}. False: none of it is of this call. */
+static __always_inline bool next_piece(struct chunk_ctx *ctx)
+{
+	__u64 at = ctx->rec.call_off, left = ctx->rec.call_len - at, piece[2], len;
+
+	/* What cannot be found cannot be read either. */
+	if (!read_user(piece, sizeof(piece), ctx->vector)) {
+		piece[0] = 0;
+		piece[1] = left + ctx->skip;
+	}
+	ctx->vector += sizeof(piece);
+	len = ctx->short_lengths ? (__u32)piece[1] : piece[1];
+	if (len <= ctx->skip) {
+		ctx->skip -= len;
+		return false;
+	}
+	len -= ctx->skip;
+	ctx->buf = piece[0] + ctx->skip - at;
+	ctx->end = at + (len < left ? len : left);
+	ctx->skip = 0;
+	return true;
+}
+
+static long emit_next_piece(__u32 i, void *data)
+{
+	struct chunk_ctx *ctx = data;
+
+	if (ctx->rec.call_off >= ctx->end && !next_piece(ctx))
+		return 0;
+	return emit_record(ctx) ? 1 : 0;
+}
+
+static __always_inline void emit_pieces(struct chunk_ctx *ctx)
+{
+	int i;
+
+	if (has_loop()) {
+		bpf_loop(MAX_PIECES, emit_next_piece, ctx, 0);
+	} else {
+		for (i = 0; i < MAX_RECORDS; i++) {
+			if (emit_next_piece(i, ctx))
+				break;
+		}
+	}
+	ctx->lost += ctx->rec.call_len - ctx->rec.call_off;
 }
 
 static __always_inline void emit_records(struct chunk_ctx *ctx)
@@ -245,7 +300,7 @@ static __always_inline void emit_records(struct chunk_ctx *ctx)
 static __always_inline struct chunk_ctx begin(const struct frame *frame, __u64 conn, __u64 len,
 					      __u64 off, __u64 ts)
 {
-	bool in_memory = cookie_count(frame->cookie) != TS_CNT_SENDFILE;
+	bool in_memory = count_kind(cookie_count(frame->cookie)) != TS_CNT_SENDFILE;
 	__u64 ids = current_ids();
 	struct chunk_ctx ctx = {
 		.rec =
@@ -265,6 +320,7 @@ static __always_inline struct chunk_ctx begin(const struct frame *frame, __u64 c
 			},
 		.buf = frame->buf,
 		.keep = len,
+		.end = len,
 	};
 
 	if (config.snaplen && len > config.snaplen)
@@ -274,9 +330,19 @@ static __always_inline struct chunk_ctx begin(const struct frame *frame, __u64 c
 	return ctx;
 }
 
-static __always_inline void emit_all(struct chunk_ctx *ctx)
+static __always_inline void emit_all(struct chunk_ctx *ctx, const struct frame *frame)
 {
-	emit_records(ctx);
+	__u8 kind = count_kind(cookie_count(frame->cookie));
+
+	if (kind == TS_CNT_VECTOR || kind == TS_CNT_SHORT_VECTOR) {
+		ctx->end = 0;
+		ctx->vector = frame->buf;
+		ctx->skip = frame->out;
+		ctx->short_lengths = kind == TS_CNT_SHORT_VECTOR;
+		emit_pieces(ctx);
+	} else {
+		emit_records(ctx);
+	}
 	if (ctx->lost) {
 		count(TS_CTR_DROPPED_CALLS, 1);
 		count(TS_CTR_DROPPED_BYTES, ctx->lost);
@@ -293,7 +359,7 @@ __noinline int emit_on_return(__u64 conn, __u64 len, __u64 off, __u64 ts)
 	if (!frame || !thread)
 		return 0;
 	thread->chunk = begin(frame, conn, len, off, ts);
-	emit_all(&thread->chunk);
+	emit_all(&thread->chunk, frame);
 	return 0;
 }
 
@@ -310,7 +376,7 @@ __noinline int emit_data(const struct frame *frame, __u64 conn, __u64 len, __u64
 	if (!frame)
 		return 0;
 	ctx = begin(frame, conn, len, off, ts);
-	emit_all(&ctx);
+	emit_all(&ctx, frame);
 	return 0;
 }
 #endif

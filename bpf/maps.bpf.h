@@ -157,6 +157,11 @@ static __always_inline __u8 cookie_count(__u64 cookie)
 	return cookie >> 8;
 }
 
+static __always_inline __u8 count_kind(__u8 where)
+{
+	return where & ~TS_CNT_ARGUMENT;
+}
+
 static __always_inline __u8 cookie_dir(__u64 cookie)
 {
 	return cookie_action(cookie) == TS_ACT_READ ? TS_IN : TS_OUT;

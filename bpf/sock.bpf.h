@@ -13,6 +13,7 @@
 #define IPPROTO_TCP 6
 #define IPPROTO_UDP 17
 #define SOCK_STREAM 1
+#define MSG_PEEK 2
 #define SOCK_SEQPACKET 5
 #define S_IFMT 0170000
 #define S_IFIFO 0010000

@@ -15,6 +15,7 @@
 #include "traffic.bpf.h"
 #include "old.bpf.h"
 #include "conn.bpf.h"
+#include "gnutls.bpf.h"
 #include "call.bpf.h"
 #include "openssl.bpf.h"
 #include "gotls.bpf.h"
@@ -32,6 +33,7 @@ enum ts_record _record = 0;
 enum ts_dir _dir = 0;
 enum ts_action _action = 0;
 enum ts_count _count = 0;
+enum ts_handshake _handshake = 0;
 enum ts_go_site _go_site = 0;
 enum ts_role _role = 0;
 enum ts_transport _transport = 0;

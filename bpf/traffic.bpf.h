@@ -55,7 +55,6 @@ static __always_inline int has_received(struct sock *sk, int ret, int flags)
 #endif
 
 #define MAX_EMPTY_PARTS 3
-#define MSG_PEEK 2
 
 struct user_part {
 	__u64 base;

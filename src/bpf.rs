@@ -26,7 +26,7 @@ pub use object::usual::types;
 const _: () = {
     assert!(size_of::<types::ts_layout>() == 268);
     assert!(size_of::<types::ts_conn_key>() == 16);
-    assert!(size_of::<types::ts_conn>() == 112);
+    assert!(size_of::<types::ts_conn>() == 120);
     assert!(offset_of!(types::ts_conn, off) == 8);
     assert!(size_of::<types::ts_rec_conn>() == 536);
     assert!(offset_of!(types::ts_rec_conn, addr) == 64);
@@ -466,13 +466,15 @@ fn thread_fd(tid: u32) -> Result<OwnedFd> {
 fn config(options: &Options, features: Features) -> Result<types::ts_config> {
     let ring = u64::from(options.ring_bytes);
     let name = options.comm.as_deref().unwrap_or_default();
-    let mut config = types::ts_config::default();
-    config.self_tgid = std::process::id();
-    config.snaplen = options.snaplen;
-    config.by_tgid = options.by_tgid.into();
-    config.follow = options.follow.into();
-    config.by_uid = options.uid.is_some().into();
-    config.uid = options.uid.unwrap_or_default();
+    let mut config = types::ts_config {
+        self_tgid: std::process::id(),
+        snaplen: options.snaplen,
+        by_tgid: options.by_tgid.into(),
+        follow: options.follow.into(),
+        by_uid: options.uid.is_some().into(),
+        uid: options.uid.unwrap_or_default(),
+        ..Default::default()
+    };
     for (to, from) in config.comm.iter_mut().zip(name) {
         *to = from.cast_signed();
     }

@@ -33,6 +33,12 @@ pub enum Flavor {
     BoringSsl,
     /// Go's crypto/tls.
     Go,
+    GnuTls,
+    /// libssl3 of Mozilla's NSS.
+    Nss,
+    WolfSsl,
+    MbedTls,
+    S2n,
 }
 
 impl Flavor {
@@ -43,6 +49,26 @@ impl Flavor {
             Flavor::LibreSsl => "libressl",
             Flavor::BoringSsl => "boringssl",
             Flavor::Go => "go",
+            Flavor::GnuTls => "gnutls",
+            Flavor::Nss => "nss",
+            Flavor::WolfSsl => "wolfssl",
+            Flavor::MbedTls => "mbedtls",
+            Flavor::S2n => "s2n",
+        }
+    }
+
+    /// The protocol version as on the wire, of what the library's own field holds; numbers that
+    /// mean nothing to it stay as they are.
+    pub fn wire_version(self, field: u16) -> u16 {
+        let low = field & 0xff;
+        match (self, field) {
+            // gnutls_protocol_t
+            (Flavor::GnuTls, 1..=5) => 0x02ff + field,
+            (Flavor::GnuTls, 201) => 0xfeff,
+            (Flavor::GnuTls, 202) => 0xfefd,
+            // S2N_SSLv3 (30) to S2N_TLS13, in one byte
+            (Flavor::S2n, _) if (30..=34).contains(&low) => 0x0300 + low - 30,
+            (_, other) => other,
         }
     }
 
@@ -53,6 +79,11 @@ impl Flavor {
             Flavor::LibreSsl,
             Flavor::BoringSsl,
             Flavor::Go,
+            Flavor::GnuTls,
+            Flavor::Nss,
+            Flavor::WolfSsl,
+            Flavor::MbedTls,
+            Flavor::S2n,
         ]
         .into_iter()
         .find(|f| f.name() == name)

@@ -198,7 +198,7 @@ enum Program {
 
 fn program(action: Action) -> Program {
     match action {
-        Action::Data(..) | Action::Handshake(_) => Program::Call,
+        Action::Data(..) | Action::Handshake(_) | Action::Negotiate => Program::Call,
         Action::Go {
             at: GoAt::Return | GoAt::Defer,
             ..
@@ -217,12 +217,21 @@ fn cookie(target: u32, func: usize, action: Action) -> u64 {
                 Dir::Out => ts_action::TS_ACT_WRITE,
                 Dir::In => ts_action::TS_ACT_READ,
             };
-            let detail = match count {
-                Count::Return => ts_count::TS_CNT_RETURN.0,
-                Count::OutArg(n) => n.into(),
-                Count::SendfileReturn => ts_count::TS_CNT_SENDFILE.0,
+            let kind = match count {
+                Count::Return | Count::OutArg(_) => ts_count::TS_CNT_RETURN,
+                Count::SendfileReturn => ts_count::TS_CNT_SENDFILE,
+                Count::WideReturn => ts_count::TS_CNT_RETURN_WIDE,
+                Count::ReturnAhead => ts_count::TS_CNT_RETURN_AHEAD,
+                Count::UnlessPeek => ts_count::TS_CNT_UNLESS_PEEK,
+                Count::Whole => ts_count::TS_CNT_WHOLE,
+                Count::Vector(_) => ts_count::TS_CNT_VECTOR,
+                Count::ShortVector => ts_count::TS_CNT_SHORT_VECTOR,
+                Count::ToldBefore => ts_count::TS_CNT_TOLD_BEFORE,
             };
-            (action, detail)
+            (
+                action,
+                kind.0 | u32::from(count.argument().unwrap_or_default()),
+            )
         }
         Action::Handshake(role) => {
             let role = match role {
@@ -232,6 +241,10 @@ fn cookie(target: u32, func: usize, action: Action) -> u64 {
             };
             (ts_action::TS_ACT_HANDSHAKE, role.0)
         }
+        Action::Negotiate => (
+            ts_action::TS_ACT_HANDSHAKE,
+            types::ts_handshake::TS_HS_ZERO.0,
+        ),
         Action::Free => (ts_action::TS_ACT_FREE, 0),
         Action::Clear => (ts_action::TS_ACT_CLEAR, 0),
         Action::Shutdown => (ts_action::TS_ACT_SHUTDOWN, 0),

@@ -58,14 +58,14 @@ fn by_name(path: &Path) -> Option<Dark> {
     } else if is("libwolfssl") {
         Some(Dark::new(
             "wolfssl",
-            "wolfSSL is not captured by this version",
-            None,
+            "wolfSSL, but its functions are not found by name",
+            Some("use a build with symbols"),
         ))
     } else if is("libmbedtls") {
         Some(Dark::new(
             "mbedtls",
-            "Mbed TLS is not captured by this version",
-            None,
+            "Mbed TLS, but its functions are not found by name",
+            Some("use a build with symbols"),
         ))
     } else {
         None
@@ -97,13 +97,13 @@ fn by_strings(bytes: &[u8]) -> Option<Dark> {
     }
     // Environment variables that each reads.
     if memmem::find(bytes, b"GNUTLS_DEBUG_LEVEL").is_some() {
-        let reason = "GnuTLS is not captured by this version";
+        let reason = "GnuTLS is inside, but no symbols of it";
         return Some(Dark::new("gnutls", reason, Some(KEYLOG)));
     }
     if memmem::find(bytes, b"NSS_SSL_ENABLE_RENEGOTIATION").is_some() {
         return Some(Dark::new(
             "nss",
-            "NSS is not captured by this version",
+            "NSS is inside, but its functions that read and write are not found",
             Some(KEYLOG),
         ));
     }

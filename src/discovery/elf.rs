@@ -347,6 +347,13 @@ impl<'a> Elf<'a> {
         segment.p_offset.checked_add(vaddr - segment.p_vaddr)
     }
 
+    /// The executable load segments: virtual address and bytes in the file.
+    pub fn code_ranges(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.loads()
+            .filter(|s| s.p_flags & PF_X != 0)
+            .map(|s| (s.p_vaddr, s.p_filesz))
+    }
+
     fn executable_segment(&self, vaddr: u64) -> Option<&ProgramHeader> {
         self.loads()
             .filter(|s| s.p_flags & PF_X != 0)

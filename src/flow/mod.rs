@@ -435,8 +435,9 @@ impl Live {
             _ => None,
         });
         // A version may change once: TLS 1.3 is negotiated from 1.2.
-        if is_version(raw.version) {
-            conn.version = Some(raw.version);
+        let version = conn.lib.flavor.wire_version(raw.version);
+        if is_version(version) {
+            conn.version = Some(version);
         }
         if conn.sni.is_none() {
             conn.sni.clone_from(&raw.sni);

@@ -90,6 +90,16 @@ fn execute(elf: &Elf<'_>, decoder: &Decoder, symbol: &Symbol) -> Run {
     symbolic::execute(elf, decoder, symbol.vaddr, symbol.size.min(MAX_GETTER))
 }
 
+/// The field of one of these sizes that a getter returns.
+pub(super) fn returned_field(
+    elf: &Elf<'_>,
+    decoder: &Decoder,
+    getter: &Symbol,
+    sizes: &[u8],
+) -> Option<LoadChain> {
+    returned_chain(&execute(elf, decoder, getter), sizes)
+}
+
 /// The field that a getter returns.
 fn returned_chain(run: &Run, sizes: &[u8]) -> Option<LoadChain> {
     if run.incomplete {

@@ -3,9 +3,12 @@
 #[cfg(test)]
 mod compiled;
 pub mod disasm;
+pub mod families;
 pub mod golang;
 pub mod layout;
+mod nss;
 pub mod openssl;
+mod probe;
 pub mod site;
 pub mod symbolic;
 
@@ -22,6 +25,41 @@ pub enum Count {
     OutArg(u8),
     /// `SSL_sendfile`: the return value (64 bits) is a length without bytes in memory.
     SendfileReturn,
+    /// The return value: a `ssize_t`, counted when > 0.
+    WideReturn,
+    /// Likewise, of a write that takes its bytes also when it says that it would block: `GnuTLS`.
+    ReturnAhead,
+    /// As `Return`, unless argument 3 has the flag `MSG_PEEK`.
+    UnlessPeek,
+    /// Argument 2, when the return value (64 bits) is not < 0.
+    Whole,
+    /// As `WideReturn`; argument 1 is an array of `struct iovec`, of which so many bytes as this
+    /// argument says come before those that are meant.
+    Vector(Option<u8>),
+    /// As `Return`; argument 1 is an array of NSPR's `PRIOVec`.
+    ShortVector,
+    /// Nothing: what the call hands on to others was counted when the program gave it away.
+    ToldBefore,
+}
+
+impl Count {
+    /// The argument that holds the length of a buffer.
+    const LENGTH: u8 = 2;
+
+    /// Which argument besides handle and buffer is needed when the call returns.
+    pub fn argument(self) -> Option<u8> {
+        match self {
+            Count::OutArg(n) => Some(n),
+            Count::ReturnAhead | Count::Whole => Some(Count::LENGTH),
+            Count::UnlessPeek => Some(3),
+            Count::Vector(skip) => skip,
+            Count::Return
+            | Count::SendfileReturn
+            | Count::WideReturn
+            | Count::ShortVector
+            | Count::ToldBefore => None,
+        }
+    }
 }
 
 /// What a probe does; the handle is argument 0 in all of them.
@@ -31,6 +69,8 @@ pub enum Action {
     Data(Dir, Count),
     /// A handshake function, entry and return; success is a return value of 1.
     Handshake(Option<Role>),
+    /// A handshake function of either role, entry and return; success is a return value of 0.
+    Negotiate,
     /// Entry only: the handle is given up.
     Free,
     /// Entry only: the handle will be used for another connection.
@@ -46,6 +86,32 @@ pub enum Action {
         /// Arguments on the stack, as before Go 1.17.
         abi0: bool,
     },
+}
+
+impl Action {
+    /// How many arguments are looked at when a call begins: of data calls also the length,
+    /// whatever says the count.
+    fn arguments(self) -> u8 {
+        match self {
+            Action::Data(_, count) => {
+                let other = count.argument().map_or(0, |n| n.saturating_add(1));
+                other.max(Count::LENGTH + 1)
+            }
+            // SSL_set_bio has three.
+            Action::Rebind => 3,
+            // Planned in plan::golang, by other rules.
+            Action::Go { .. } => 0,
+            _ => 1,
+        }
+    }
+
+    /// Whether the call's return matters.
+    fn returns(self) -> bool {
+        matches!(
+            self,
+            Action::Data(..) | Action::Handshake(_) | Action::Negotiate
+        )
+    }
 }
 
 /// What a Go function does.
@@ -114,7 +180,8 @@ pub struct Layout {
     pub version: Option<LoadChain>,
     /// `int` from `SSL_is_server`.
     pub server: Option<LoadChain>,
-    /// `char *` and its length (`size_t` or `unsigned`) from `SSL_get0_alpn_selected`.
+    /// `char *` and its length (`size_t` or `unsigned`) from `SSL_get0_alpn_selected`; where there
+    /// is no chain to the length, the text ends in a NUL.
     pub alpn: Option<(LoadChain, LoadChain)>,
     /// `char *` from `SSL_get_servername`, or the pointer in a Go string.
     pub sni: Option<LoadChain>,
@@ -171,7 +238,10 @@ pub struct BioLayout {
 pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
     let plan = match openssl::plan(elf, path)? {
         Some(plan) => Some(plan),
-        None => golang::plan(elf, path)?,
+        None => match families::plan(elf, path)? {
+            Some(plan) => Some(plan),
+            None => golang::plan(elf, path)?,
+        },
     };
     // An emulator maps such files; a breakpoint would be one more instruction to translate.
     if plan.is_some() && elf.machine() != Machine::HOST {

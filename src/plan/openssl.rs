@@ -9,10 +9,10 @@ use crate::discovery::elf::{Elf, Symbol};
 use crate::event::{Dir, Flavor, Role};
 use crate::plan::disasm::{Decoder, Kind};
 use crate::plan::layout::{self, SSL_GETTERS};
-use crate::plan::site::{Needs, plan_site};
+use crate::plan::probe::{self, MAX_FUNCTION};
 use crate::plan::symbolic::{self, Call, Callee, Run, Value};
-use crate::plan::{Action, Count, Plan, Probe, Site};
-use anyhow::{Context, Result};
+use crate::plan::{Action, Count, Plan, Probe};
+use anyhow::Result;
 use std::collections::HashMap;
 
 /// Functions that are probed as they are.
@@ -44,9 +44,6 @@ const EVIDENCE: [&str; 6] = [
     "SSL_get_peer_full_cert_chain",
     "SSL_CTX_load_verify_mem",
 ];
-
-/// Most bytes of a function that are looked at.
-const MAX_FUNCTION: u64 = 64 << 10;
 
 /// The functions that move data in one direction.
 struct Family {
@@ -147,7 +144,7 @@ pub fn version(elf: &Elf<'_>, flavor: Flavor) -> Option<String> {
     let prefix = match flavor {
         Flavor::OpenSsl => "OpenSSL ",
         Flavor::LibreSsl => "LibreSSL ",
-        Flavor::BoringSsl | Flavor::Go => return None,
+        _ => return None,
     };
     let version = elf.version_string()?;
     version.starts_with(prefix).then(|| version.to_owned())
@@ -254,7 +251,7 @@ impl Planner<'_, '_> {
         for call in &run.calls {
             match self.address(&call.callee) {
                 Some(to) if seen.contains(&to) => {
-                    if !passes(call, 2) {
+                    if !call.passes(2) {
                         return false;
                     }
                     calls += 1;
@@ -423,14 +420,9 @@ impl Planner<'_, '_> {
         probes: &mut Vec<Probe>,
         notes: &mut Vec<String>,
     ) -> bool {
-        match self.sites(symbol, needs(action)) {
-            Ok((site, fallbacks)) => {
-                probes.push(Probe {
-                    func: name.to_owned(),
-                    action,
-                    site,
-                    fallbacks,
-                });
+        match probe::plan(self.elf, &self.decoder, name, symbol, action) {
+            Ok(probe) => {
+                probes.push(probe);
                 true
             }
             Err(error) => {
@@ -439,62 +431,6 @@ impl Planner<'_, '_> {
             }
         }
     }
-
-    fn sites(&self, symbol: &Symbol, needs: Needs) -> Result<(Site, Vec<Site>)> {
-        let code = self.code(symbol).context("its code is not in the file")?;
-        let candidates = plan_site(&self.decoder, code, symbol.vaddr, needs)?;
-        let mut sites = candidates.into_iter().filter_map(|candidate| {
-            let vaddr = symbol.vaddr.checked_add(candidate.offset)?;
-            Some(Site {
-                vaddr,
-                file_offset: self.elf.file_offset(vaddr)?,
-                cost: candidate.cost,
-                reason: candidate.reason,
-            })
-        });
-        let best = sites.next().context("its code is not in the file")?;
-        Ok((best, sites.collect()))
-    }
-}
-
-/// What the BPF side reads at entry: of data calls also the length, whatever says the count.
-fn needs(action: Action) -> Needs {
-    match action {
-        Action::Data(_, Count::OutArg(n)) => Needs {
-            args: n.saturating_add(1).max(3),
-            returns: true,
-        },
-        Action::Data(..) => Needs {
-            args: 3,
-            returns: true,
-        },
-        Action::Handshake(_) => Needs {
-            args: 1,
-            returns: true,
-        },
-        Action::Free | Action::Clear | Action::Shutdown => Needs {
-            args: 1,
-            returns: false,
-        },
-        // Planned in plan::golang, by other rules.
-        Action::Go { .. } => Needs {
-            args: 0,
-            returns: false,
-        },
-        // SSL_set_bio has three.
-        Action::Rebind => Needs {
-            args: 3,
-            returns: false,
-        },
-    }
-}
-
-/// Whether the first `n` arguments are passed on as they came in.
-fn passes(call: &Call, n: u8) -> bool {
-    (0..)
-        .zip(&call.args)
-        .take(usize::from(n))
-        .all(|(n, value)| *value == Value::arg(n))
 }
 
 /// In which argument the callee is given the count pointer that came in as argument `count`, if
@@ -505,9 +441,9 @@ fn passed_count(call: &Call, count: u8) -> Option<u8> {
         plus: 0,
         base: symbolic::Base::Zero,
     };
-    if passes(call, count.checked_add(1)?) {
+    if call.passes(count.checked_add(1)?) {
         Some(count)
-    } else if count == 3 && passes(call, 3) && call.args[3] == zero {
+    } else if count == 3 && call.passes(3) && call.args[3] == zero {
         (call.args[4] == Value::arg(3)).then_some(4)
     } else {
         None

@@ -107,6 +107,16 @@ pub struct Call {
     pub args: [Value; 6],
 }
 
+impl Call {
+    /// Whether the first `n` arguments are passed on as they came in.
+    pub fn passes(&self, n: u8) -> bool {
+        (0..)
+            .zip(&self.args)
+            .take(usize::from(n))
+            .all(|(n, value)| *value == Value::arg(n))
+    }
+}
+
 /// A store through argument `arg`, plus `plus`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Store {

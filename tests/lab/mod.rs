@@ -14,11 +14,12 @@ pub mod process;
 pub mod servers;
 pub mod sniff;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 pub use capture::{Capture, Conn};
@@ -158,6 +159,38 @@ pub fn kernel() -> (u32, u32) {
         .split(['.', '-'])
         .map(|part| part.parse().unwrap_or(0));
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+}
+
+/// The program `family` with one of the libraries that it is written for, built once.
+pub fn family(library: &str) -> PathBuf {
+    static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let (source, options): (&str, &[&str]) = match library {
+        "gnutls" => ("family_gnutls.c", &["-lgnutls", "-lpthread"]),
+        "wolfssl" => ("family_wolfssl.c", &["-lwolfssl", "-lpthread"]),
+        "mbedtls" => (
+            "family_mbedtls.c",
+            &["-lmbedtls", "-lmbedx509", "-lmbedcrypto", "-lpthread"],
+        ),
+        "mbedtls-static" => (
+            "family_mbedtls.c",
+            &[
+                "-Wl,-Bstatic",
+                "-lmbedtls",
+                "-lmbedx509",
+                "-lmbedcrypto",
+                "-Wl,-Bdynamic",
+                "-lpthread",
+            ],
+        ),
+        "s2n" => ("family_pieces.c", &["-DS2N", "-lpthread"]),
+        "nss" => ("family_pieces.c", &["-lpthread"]),
+        other => panic!("no such library: {other}"),
+    };
+    let mut built = BUILT.lock().unwrap();
+    let entry = built.entry(library.to_owned());
+    entry
+        .or_insert_with(|| build(&format!("family-{library}"), &["family.c", source], options))
+        .clone()
 }
 
 /// The program `late`, which knows no libssl when it starts, built once.

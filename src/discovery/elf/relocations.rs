@@ -10,7 +10,7 @@ const SIZEOF_RELA: usize = 24;
 impl Elf<'_> {
     /// The word at `vaddr`. Linkers leave zero where the loader will put an address, and say the
     /// address in a relocation; packed relocations (RELR) leave the address itself.
-    pub(in crate::discovery) fn word(&self, vaddr: u64) -> Option<u64> {
+    pub fn word(&self, vaddr: u64) -> Option<u64> {
         match u64_at(self.loaded(vaddr, 8)?, 0)? {
             0 => Some(
                 self.relative_relocations()
