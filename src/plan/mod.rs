@@ -7,6 +7,7 @@ pub mod golang;
 pub mod layout;
 pub mod openssl;
 pub mod site;
+pub mod stripped;
 pub mod symbolic;
 
 use crate::discovery::elf::{Elf, Machine};
