@@ -4,14 +4,14 @@ use crate::bpf::{Bpf, Hold, Options};
 use crate::child::{Child, Status};
 use crate::config::{Command, Config};
 use crate::discovery::watch::{Watch, Watcher};
-use crate::discovery::{FileId, ProcFs, image};
+use crate::discovery::{FileId, ProcFs, image, procfs};
 use crate::event::Totals;
 use crate::flow::{ConnTable, Facts};
 use crate::privilege;
 use crate::ring::{self, Raw, Reader};
 use crate::run::Outcome;
 use crate::run::outputs::Outputs;
-use crate::run::people::People;
+use crate::run::people::{self, People};
 use crate::run::signals::{Request, Signals};
 use crate::run::summary;
 use anyhow::{Context, Error, Result, bail};
@@ -121,6 +121,8 @@ pub fn capture(config: Config) -> Result<Outcome> {
         follow: config.who.follow,
         uid: config.who.uid,
         comm: config.who.comm.as_deref().and_then(plain_beginning),
+        cgroup: people::cgroup(&config.who)?.map(|group| (group.id, group.level)),
+        pid_namespace: procfs::own_pid_namespace(),
         ring_bytes: config.ring_kib.saturating_mul(1024),
         hold: if is_named {
             Hold::Always

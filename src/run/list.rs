@@ -1,6 +1,7 @@
 //! `-D`: what could be captured of whom, and why not.
 
 use crate::config::{Config, Format, Who};
+use crate::discovery::cgroup::Cgroup;
 use crate::discovery::elf::Elf;
 use crate::discovery::listing::{self, Attachable, Row, Scope};
 use crate::discovery::{ProcFs, Process};
@@ -9,6 +10,7 @@ use crate::filter::glob_match;
 use crate::plan;
 use crate::run::Outcome;
 use crate::run::outputs::text_target;
+use crate::run::people::cgroup;
 use crate::sink::escape::shown;
 use anyhow::{Context, Result, bail};
 use nix::unistd::{Uid, User};
@@ -21,8 +23,9 @@ pub fn list(config: &Config) -> Result<Outcome> {
     if let Some(missing) = config.who.pids.iter().find(|pid| !proc.exists(**pid)) {
         bail!("list process {missing}: there is no such process (-p)");
     }
+    let group = cgroup(&config.who)?;
     let scope = Scope {
-        wanted: &|process| is_wanted(&config.who, &proc, process),
+        wanted: &|process| is_wanted(&config.who, group.as_ref(), &proc, process),
         with_empty: config.verbose > 0 || !config.who.pids.is_empty(),
         user_name: &|uid| Some(User::from_uid(Uid::from_raw(uid)).ok()??.name),
     };
@@ -44,9 +47,11 @@ fn write(rows: &[Row], format: Format, to: &mut dyn Write) -> std::io::Result<()
     to.write_all(&text)
 }
 
-fn is_wanted(who: &Who, proc: &ProcFs, process: &Process) -> bool {
+fn is_wanted(who: &Who, group: Option<&Cgroup>, proc: &ProcFs, process: &Process) -> bool {
     let exe = || proc.exe(process.pid).ok();
-    (who.pids.is_empty() || who.pids.contains(&process.pid))
+    let path = || proc.cgroup(process.pid).ok().flatten();
+    group.is_none_or(|group| path().is_some_and(|path| group.holds(&path)))
+        && (who.pids.is_empty() || who.pids.contains(&process.pid))
         && who.uid.is_none_or(|uid| uid == process.uid)
         && who
             .comm
