@@ -171,6 +171,10 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
         Some(plan) => Some(plan),
         None => golang::plan(elf, path)?,
     };
+    let plan = match plan {
+        Some(plan) => Some(plan),
+        None => openssl::plan_stripped(elf, path)?,
+    };
     // An emulator maps such files; a breakpoint would be one more instruction to translate.
     if plan.is_some() && elf.machine() != Machine::HOST {
         bail!(
@@ -186,6 +190,8 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
 pub struct Plan {
     pub flavor: Flavor,
     pub version: Option<String>,
+    /// How the functions were found, where the file's own symbols did not say.
+    pub found_by: Option<&'static str>,
     pub probes: Vec<Probe>,
     pub layout: Layout,
     /// Limits worth telling: "SSL BIOs are not seen: …".
@@ -202,6 +208,9 @@ impl Plan {
         let _ = write!(text, "{}", self.flavor.name());
         if let Some(version) = &self.version {
             let _ = write!(text, " ({version})");
+        }
+        if let Some(found_by) = self.found_by {
+            let _ = write!(text, ": {found_by}");
         }
         text.push('\n');
         for probe in &self.probes {

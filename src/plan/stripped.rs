@@ -14,6 +14,7 @@ use crate::discovery::elf::{Elf, Symbol};
 use crate::event::Flavor;
 use crate::plan::disasm::Decoder;
 use facts::Facts;
+pub(in crate::plan) use openssl::count_argument;
 use std::collections::HashMap;
 
 /// The source file that the functions are in, of both.

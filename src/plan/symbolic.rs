@@ -48,7 +48,7 @@ impl Value {
         plus: 0,
     };
 
-    fn constant(plus: i64) -> Value {
+    pub fn constant(plus: i64) -> Value {
         Value {
             base: Base::Zero,
             plus,

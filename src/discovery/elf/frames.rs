@@ -2,8 +2,14 @@
 //! a file without symbols.
 
 use super::{Elf, u32_at};
+use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindSection};
 use goblin::elf::program_header::PT_GNU_EH_FRAME;
 use std::ops::Range;
+
+/// Most bytes of `.eh_frame` and most functions that are read where there is no table of them: in
+/// programs linked statically, of which the largest have a tenth of it.
+const MAX_FRAMES: u64 = 16 << 20;
+const MAX_LIST: usize = 1 << 18;
 
 /// `.eh_frame_hdr`: version, then how three numbers are encoded, then the first two of them.
 const HEADER: u64 = 12;
@@ -15,17 +21,58 @@ const TABLE_ENCODING: u8 = 0x3b;
 /// Bytes of an entry: where a function begins, and where its description is.
 const ENTRY: u64 = 8;
 
-/// The table of functions in `.eh_frame_hdr`, sorted by address.
+/// The functions of a file, sorted by address.
+#[derive(Clone, Debug)]
+pub struct Frames(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    Table(Table),
+    List(Vec<Range<u64>>),
+}
+
+/// `.eh_frame_hdr`: its virtual address, and the number of entries.
 #[derive(Clone, Copy, Debug)]
-pub struct Frames {
-    /// Virtual address of the header, and the number of entries.
+struct Table {
     at: u64,
     count: u64,
 }
 
 impl Elf<'_> {
-    /// `None` where there is no such table.
+    /// `None` where there is nothing for unwinding.
     pub fn frames(&self) -> Option<Frames> {
+        let table = self.frame_table().map(Source::Table);
+        table.or_else(|| self.frame_list()).map(Frames)
+    }
+
+    /// From `.eh_frame` itself, by the name of the section.
+    fn frame_list(&self) -> Option<Source> {
+        let section = self.section(".eh_frame")?;
+        let bytes = self.loaded(section.vaddr, section.size.min(MAX_FRAMES))?;
+        let frames = EhFrame::new(bytes, LittleEndian);
+        let bases = BaseAddresses::default().set_eh_frame(section.vaddr);
+        let mut entries = frames.entries(&bases);
+        let mut list = Vec::new();
+        while let Ok(Some(entry)) = entries.next() {
+            let CieOrFde::Fde(partial) = entry else {
+                continue;
+            };
+            let Ok(frame) = partial.parse(EhFrame::cie_from_offset) else {
+                continue;
+            };
+            let start = frame.initial_address();
+            if let Some(end) = start.checked_add(frame.len()).filter(|end| *end > start) {
+                list.push(start..end);
+            }
+            if list.len() >= MAX_LIST {
+                break;
+            }
+        }
+        list.sort_unstable_by_key(|range| range.start);
+        (!list.is_empty()).then_some(Source::List(list))
+    }
+
+    fn frame_table(&self) -> Option<Table> {
         let segment = self
             .segments
             .iter()
@@ -40,12 +87,23 @@ impl Elf<'_> {
         }
         let most = segment.p_filesz.saturating_sub(HEADER) / ENTRY;
         let count = u64::from(u32_at(header, 8)?).min(most);
-        (count != 0).then_some(Frames { at, count })
+        (count != 0).then_some(Table { at, count })
     }
 
     /// The function that `vaddr` is in. A part that the compiler has put elsewhere (`.cold`) is a
     /// function of its own here.
     pub fn frame_around(&self, frames: &Frames, vaddr: u64) -> Option<Range<u64>> {
+        let range = match &frames.0 {
+            Source::Table(table) => self.in_table(table, vaddr)?,
+            Source::List(list) => {
+                let after = list.partition_point(|range| range.start <= vaddr);
+                list.get(after.checked_sub(1)?)?.clone()
+            }
+        };
+        range.contains(&vaddr).then_some(range)
+    }
+
+    fn in_table(&self, frames: &Table, vaddr: u64) -> Option<Range<u64>> {
         let (mut low, mut high) = (0, frames.count);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -58,11 +116,11 @@ impl Elf<'_> {
         }
         let (start, description) = self.frame(frames, low.checked_sub(1)?)?;
         let end = start.checked_add(self.frame_size(description, start)?)?;
-        (start..end).contains(&vaddr).then_some(start..end)
+        Some(start..end)
     }
 
     /// Where a function begins, and its description.
-    fn frame(&self, frames: &Frames, index: u64) -> Option<(u64, u64)> {
+    fn frame(&self, frames: &Table, index: u64) -> Option<(u64, u64)> {
         let at = frames.at.checked_add(HEADER)?;
         let entry = self.loaded(at.checked_add(index.checked_mul(ENTRY)?)?, ENTRY)?;
         let from_header = |offset| {

@@ -53,7 +53,7 @@ pub(super) fn choose(elf: &Elf<'_>, decoder: &Decoder, facts: &[Facts]) -> Named
     let peeks = |f: &Facts| {
         f.calls.contains(&reader.start) && reports(f, ERR_R_SHOULD_NOT_HAVE_BEEN_CALLED)
     };
-    let read = only(facts, |f| peeks(f) && f.stores);
+    let read = only(facts, |f| peeks(f) && f.stores > 0);
     if let Some(read) = read.filter(|f| calls_first(elf, decoder, f, reader.start)) {
         named.insert("SSL_read", symbol(read));
     }

@@ -2,7 +2,7 @@
 
 use super::functions::Function;
 use crate::discovery::elf::Elf;
-use crate::plan::disasm::{Decoder, Insn, Kind, Op, Operand, Reg};
+use crate::plan::disasm::{Convention, Decoder, Insn, Kind, Op, Operand, Reg};
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
@@ -27,8 +27,12 @@ pub struct Facts {
     pub constants: [BTreeSet<i64>; 6],
     /// Where it calls, or jumps away to.
     pub calls: BTreeSet<u64>,
-    /// Writes to memory that is not its own stack.
-    pub stores: bool,
+    /// Whether the source file's name is the second argument of a call, as it is of
+    /// `CRYPTO_free(pointer, file, line)`.
+    pub frees: bool,
+    /// How often it writes to memory that is not its own stack, and how often it writes an int of 1.
+    pub stores: usize,
+    pub ones: usize,
     /// Bits set, and bits cleared, by an instruction in a byte of memory.
     pub sets_bit: bool,
     pub clears_bit: bool,
@@ -51,7 +55,9 @@ impl Facts {
             errors: Vec::new(),
             constants: Default::default(),
             calls: BTreeSet::new(),
-            stores: false,
+            frees: false,
+            stores: 0,
+            ones: 0,
             sets_bit: false,
             clears_bit: false,
         };
@@ -70,6 +76,7 @@ impl Facts {
                 let at = value.cast_unsigned();
                 if files.iter().any(|file| file.contains(&at)) {
                     let constants = around(&function.insns, index, &body);
+                    facts.frees |= args[1] == reg;
                     facts.errors.push(args.map(|arg| constants.get(&arg).copied()));
                 } else if let Some(text) = elf.text_at(at, MAX_NAME) {
                     facts.names.extend(names.iter().filter(|name| **name == text));
@@ -78,7 +85,9 @@ impl Facts {
             match insn.kind {
                 Kind::Call(to) => {
                     facts.calls.insert(to);
+                    known.call(decoder.convention);
                 }
+                Kind::CallIndirect => known.call(decoder.convention),
                 Kind::Jump(to) | Kind::Branch(to) if !body.contains(&to) => {
                     facts.calls.insert(to);
                 }
@@ -93,7 +102,11 @@ impl Facts {
         let Some(mem) = insn.mem().filter(|_| insn.stores) else {
             return;
         };
-        self.stores |= mem.base.is_some_and(|base| !stack.contains(&base));
+        if mem.base.is_none_or(|base| stack.contains(&base)) {
+            return;
+        }
+        self.stores += 1;
+        self.ones += usize::from(mem.size == 4 && insn.operands[1] == Some(Operand::Imm(1)));
         if let Some(Operand::Imm(bits)) = insn.operands[1] {
             self.sets_bit |= mem.size == 1 && bits == 1;
             self.clears_bit |= mem.size == 1 && bits & 0xff == 0xfe;
@@ -135,9 +148,19 @@ impl Known {
         }
     }
 
+    /// What the called function may change is no longer known.
+    fn call(&mut self, convention: &Convention) {
+        for reg in convention.scratch.iter().chain(&convention.args) {
+            self.regs.remove(reg);
+        }
+    }
+
     fn value(&self, insn: &Insn) -> Option<i64> {
         match (insn.op, insn.operands) {
             (Op::Mov, [Some(Operand::Reg(..)), Some(Operand::Imm(value)), None]) => Some(value),
+            (Op::Mov, [Some(Operand::Reg(_, 8)), Some(Operand::Reg(from, 8)), None]) => {
+                self.regs.get(&from).copied()
+            }
             (Op::Xor, [Some(Operand::Reg(one, _)), Some(Operand::Reg(other, _)), None]) => {
                 (one == other).then_some(0)
             }

@@ -13,8 +13,9 @@ const MAX_FUNCTION: u64 = 32 << 10;
 const MAX_INSNS: usize = 6000;
 /// Beginnings tried for one place, the nearest first.
 const MAX_TRIES: usize = 24;
-/// Compilers align functions to this on x86-64, unless they optimise for size.
-const ALIGNMENT: u64 = 16;
+/// Compilers align functions to 16 bytes on x86-64, unless they optimise for size; those of arm64 to
+/// 4 at least.
+const MIN_ALIGNMENT: u64 = 4;
 /// `int3`, with which linkers fill up between functions.
 const PADDING: u8 = 0xcc;
 /// Places of code are marked by pages of this size.
@@ -39,7 +40,7 @@ pub fn around(elf: &Elf<'_>, decoder: &Decoder, places: &[u64]) -> Vec<Function>
         if functions.values().any(|f| (f.start..f.end).contains(place)) {
             continue;
         }
-        match frames.and_then(|frames| elf.frame_around(&frames, *place)) {
+        match frames.as_ref().and_then(|frames| elf.frame_around(frames, *place)) {
             Some(range) => {
                 let size = (range.end - range.start).min(MAX_FUNCTION);
                 let mut insns = Vec::new();
@@ -88,11 +89,15 @@ impl Starts {
             .collect();
         let mut called = BTreeSet::new();
         elf.transfers(|transfer| {
-            if transfer.is_call && pages.contains(&(transfer.to / PAGE)) {
-                called.insert(transfer.to);
+            let to = transfer.to;
+            if !pages.contains(&(to / PAGE)) || !to.is_multiple_of(MIN_ALIGNMENT) {
+                return;
+            }
+            // Compilers align within functions too, but fill up with other instructions.
+            if transfer.is_call || is_padding_before(elf, to) {
+                called.insert(to);
             }
         });
-        called.retain(|at| is_plausible(elf, *at));
         Starts(called)
     }
 
@@ -140,12 +145,7 @@ impl Starts {
     }
 }
 
-/// Whether a function may begin here, by its address and what is before it. That something looks
-/// like a call of it is no proof by itself.
-fn is_plausible(elf: &Elf<'_>, at: u64) -> bool {
-    if elf.machine() == Machine::Aarch64 {
-        return at.is_multiple_of(4);
-    }
+fn is_padding_before(elf: &Elf<'_>, at: u64) -> bool {
     let before = at.checked_sub(1).and_then(|before| elf.code(before, 1));
-    at.is_multiple_of(ALIGNMENT) || before == Some(&[PADDING])
+    elf.machine() == Machine::X86_64 && before == Some(&[PADDING])
 }

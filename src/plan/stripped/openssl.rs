@@ -3,7 +3,7 @@
 //! The numbers are part of the library's interface (`SSL_F_…` in `openssl/sslerr.h`).
 
 use super::facts::Facts;
-use super::{Named, only, symbol};
+use super::{Named, functions, only, symbol};
 use crate::discovery::elf::Elf;
 use crate::plan::disasm::Decoder;
 use crate::plan::symbolic::{self, Callee, Value};
@@ -120,33 +120,77 @@ pub(super) fn choose(elf: &Elf<'_>, decoder: &Decoder, facts: &[Facts]) -> Named
             }
         }
     }
-    handshakes(facts, &mut named);
+    inlined_handshakes(facts, &mut named);
+    called_handshakes(elf, decoder, facts, &mut named);
+    if let Some(free) = only(facts, |f| frees_connection(elf, decoder, f)) {
+        named.insert("SSL_free", symbol(free));
+    }
     named
 }
 
-/// With `SSL_do_handshake` inlined into them, three functions report errors in its name. Early data
-/// is written by a client and read by a server, which both begin with the handshake.
-fn handshakes(facts: &[Facts], named: &mut Named) {
-    let early = |name| only(facts, move |f| is(f, name));
-    let by = |caller: Option<&Facts>| {
-        let caller = caller?;
-        only(facts, |f| {
-            is(f, "SSL_do_handshake") && caller.calls.contains(&f.start)
-        })
-    };
-    let client = by(early("SSL_write_early_data"));
-    let server = by(early("SSL_read_early_data"));
-    let (Some(client), Some(server)) = (client, server) else {
+/// With `SSL_do_handshake` inlined into them, three functions report errors in its name. The other
+/// two also put the connection into the state of a client or a server, which writes a 1 more.
+fn inlined_handshakes(facts: &[Facts], named: &mut Named) {
+    let mut those: Vec<&Facts> = facts.iter().filter(|f| is(f, "SSL_do_handshake")).collect();
+    those.sort_by_key(|f| f.stores);
+    let [plain, others @ ..] = those.as_slice() else {
         return;
     };
-    let plain = only(facts, |f| {
-        is(f, "SSL_do_handshake") && f.start != client.start && f.start != server.start
-    });
-    if client.start != server.start {
-        named.insert("SSL_connect", symbol(client));
-        named.insert("SSL_accept", symbol(server));
-        named.extend(plain.map(|plain| ("SSL_do_handshake", symbol(plain))));
+    if others.first().is_none_or(|f| f.stores == plain.stores) || others.len() > 2 {
+        return;
     }
+    named.insert("SSL_do_handshake", symbol(plain));
+    for (name, more) in [("SSL_connect", 0), ("SSL_accept", 1)] {
+        let mut fitting = others.iter().filter(|f| f.ones == plain.ones + more);
+        if let (Some(found), None) = (fitting.next(), fitting.next()) {
+            named.insert(name, symbol(found));
+        }
+    }
+}
+
+/// Those two, where they call it. Early data is written by a client and read by a server, which
+/// begin with the handshake.
+fn called_handshakes(elf: &Elf<'_>, decoder: &Decoder, facts: &[Facts], named: &mut Named) {
+    let Some(handshake) = named.get("SSL_do_handshake").map(|symbol| symbol.vaddr) else {
+        return;
+    };
+    let early = [
+        ("SSL_connect", "SSL_write_early_data"),
+        ("SSL_accept", "SSL_read_early_data"),
+    ];
+    for (name, early) in early {
+        let Some(early) = only(facts, |f| is(f, early)) else {
+            continue;
+        };
+        let callees: Vec<u64> = early.calls.iter().copied().collect();
+        let callees: Vec<Facts> = functions::around(elf, decoder, &callees)
+            .iter()
+            .map(|function| Facts::of(elf, decoder, function, &[], &[]))
+            .collect();
+        let between = only(&callees, |f| {
+            early.calls.contains(&f.start) && f.calls.contains(&handshake)
+        });
+        if let (Some(between), false) = (between, named.contains_key(name)) {
+            named.insert(name, symbol(between));
+        }
+    }
+}
+
+/// `SSL_free` gives up what programs have attached to the connection, as of class 0:
+/// `CRYPTO_free_ex_data(CRYPTO_EX_INDEX_SSL, ssl, &ssl->ex_data)`, and then itself. Where the count of
+/// owners has been split off, this is what the last of them comes to.
+fn frees_connection(elf: &Elf<'_>, decoder: &Decoder, facts: &Facts) -> bool {
+    facts.frees
+        && symbolic::execute(elf, decoder, facts.start, facts.end - facts.start)
+            .calls
+            .iter()
+            .any(|call| {
+                let within = call.args[2];
+                call.args[0] == Value::constant(0)
+                    && call.args[1] == Value::arg(0)
+                    && within.base == Value::arg(0).base
+                    && within.plus > 0
+            })
 }
 
 /// Whether it hands the handle and the buffer on as it gets them.
