@@ -133,6 +133,7 @@ struct ts_layout {
 	__s32 g_tls; /* x86, TS_GO_ABI0: where g is, from the thread pointer on */
 	__u32 input; /* in Go's tls.Conn; 0: the arguments of Read are not found at its return */
 	struct ts_go_defer go_defer[2]; /* by enum ts_dir */
+	__u32 unfreed; /* when a handle is given up is not seen */
 };
 
 /* Addresses in network byte order, IPv4 in the first four bytes; ports in host byte order. */
@@ -227,7 +228,7 @@ struct ts_rec_hold {
 };
 
 _Static_assert(sizeof(struct ts_chain) == 20, "ts_chain");
-_Static_assert(sizeof(struct ts_layout) == 228, "ts_layout");
+_Static_assert(sizeof(struct ts_layout) == 232, "ts_layout");
 _Static_assert(sizeof(struct ts_addr) == 48, "ts_addr");
 _Static_assert(sizeof(struct ts_conn_key) == 16, "ts_conn_key");
 _Static_assert(sizeof(struct ts_conn) == 88, "ts_conn");

@@ -81,6 +81,17 @@ static __always_inline __u64 entry_time(__u8 action)
 	return action == TS_ACT_READ ? 0 : bpf_ktime_get_boot_ns();
 }
 
+/* Where it is not seen that handles are given up, one may come back as another connection. Nothing
+ * happens before its handshake, and on the same address it is the same one. */
+static __always_inline void doubt_conn(struct ts_conn *conn, __u64 cookie)
+{
+	__u32 target = cookie_target(cookie);
+	struct ts_layout *layout = bpf_map_lookup_elem(&layouts, &target);
+
+	if (layout && layout->unfreed)
+		conn->rebind = 1;
+}
+
 /* Returns 1 when the call's return need not be seen. */
 static __always_inline int enter_call(struct pt_regs *regs, __u64 cookie, __u64 *slot)
 {
@@ -115,6 +126,8 @@ static __always_inline int enter_call(struct pt_regs *regs, __u64 cookie, __u64 
 	frame->cookie = cookie;
 	frame->addr.transport = TS_TP_UNKNOWN;
 	conn = find_conn(handle);
+	if (conn && action == TS_ACT_HANDSHAKE)
+		doubt_conn(conn, cookie);
 	frame->want_addr = !conn || !conn->addr.transport || conn->rebind;
 	thread->depth = depth + 1;
 	*slot = depth + 1;

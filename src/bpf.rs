@@ -30,7 +30,7 @@ use skel::{OpenTlssniffProgs, TlssniffSkel, TlssniffSkelBuilder};
 
 // The same numbers as in bpf/abi.h: what the skeleton made of the types must be what C meant.
 const _: () = {
-    assert!(size_of::<types::ts_layout>() == 228);
+    assert!(size_of::<types::ts_layout>() == 232);
     assert!(size_of::<types::ts_conn_key>() == 16);
     assert!(size_of::<types::ts_conn>() == 88);
     assert!(offset_of!(types::ts_conn, off) == 8);
@@ -300,6 +300,7 @@ impl Bpf {
             bio_next: bio.map_or(0, |bio| bio.next),
             bio_known: bio.is_some().into(),
             go_defer: [go_defer(ssl.write_defer), go_defer(ssl.read_defer)],
+            unfreed: ssl.unfreed.into(),
         };
         self.skel
             .maps

@@ -123,6 +123,8 @@ pub struct Layout {
     pub sni_len: Option<LoadChain>,
     /// `int` reference count from `SSL_up_ref`.
     pub references: Option<LoadChain>,
+    /// The end of a connection is not seen: its handle may come back as another one.
+    pub unfreed: bool,
     /// Offset of `goid` in Go's `runtime.g`.
     pub goid: Option<u32>,
     /// Where Go before 1.17 on x86-64 has `g`, from the thread pointer on.
@@ -252,6 +254,9 @@ impl Plan {
         }
         if let Some(offset) = layout.input {
             let _ = write!(text, " input={offset:#x}");
+        }
+        if layout.unfreed {
+            text.push_str(" unfreed");
         }
         for note in &self.notes {
             let _ = write!(text, "\n  note: {note}");

@@ -14,7 +14,7 @@ use crate::plan::layout::{self, SSL_GETTERS};
 use crate::plan::site::{Needs, plan_site};
 use crate::plan::stripped;
 use crate::plan::symbolic::{self, Call, Callee, Run, Value};
-use crate::plan::{Action, Count, Plan, Probe, Site};
+use crate::plan::{Action, Count, Layout, Plan, Probe, Site};
 use anyhow::{Context, Result};
 use std::collections::HashMap;
 
@@ -193,7 +193,10 @@ fn plan_of(
             planner.probe(name, symbol, action, &mut probes, &mut notes);
         }
     }
-    let layout = layout::ssl_layout(elf, &planner.decoder, found);
+    let layout = Layout {
+        unfreed: probes.iter().all(|probe| probe.action != Action::Free),
+        ..layout::ssl_layout(elf, &planner.decoder, found)
+    };
     Ok(Plan {
         flavor,
         version: planner.version,
