@@ -63,6 +63,14 @@ impl Value {
         }
     }
 
+    /// What was loaded, by the index of the load.
+    pub fn load(index: u16) -> Value {
+        Value {
+            base: Base::Load(index),
+            plus: 0,
+        }
+    }
+
     fn add(self, plus: i64) -> Value {
         match self.base {
             Base::Unknown => self,

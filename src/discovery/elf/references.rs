@@ -6,6 +6,8 @@
 
 use super::search::{Loads, SEARCH_STEP};
 use super::{Elf, Machine, u32_at};
+use memchr::memmem::Finder;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// More than any instruction has, before and behind the bytes that are looked at.
@@ -29,44 +31,34 @@ impl Elf<'_> {
     /// in ascending order.
     pub fn references(&self, wanted: &[Range<u64>]) -> Vec<u64> {
         let mut found = Vec::new();
-        let (Some(low), Some(high)) = (
-            wanted.iter().map(|range| range.start).min(),
-            wanted.iter().map(|range| range.end).max(),
-        ) else {
-            return found;
-        };
-        let is_wanted = |to: u64| wanted.iter().any(|range| range.contains(&to));
-        let mut take = |at| {
-            if found.len() < MAX_REFERENCES {
+        let mut take = |at, to| {
+            let is_wanted = wanted.iter().any(|range| range.contains(&to));
+            if is_wanted && found.len() < MAX_REFERENCES {
                 found.push(at);
             }
         };
-        match self.machine() {
-            Machine::Aarch64 => {
-                let mut pages = [0; 32];
-                self.each_code(|vaddr, bytes, own| {
-                    arm64_references(vaddr, bytes, own, &mut pages, &mut |at, to| {
-                        if is_wanted(to) {
-                            take(at);
-                        }
-                    });
-                });
-            }
-            _ => self.each_code(|vaddr, bytes, own| {
-                x86_64_references(vaddr, bytes, own, &(low..high), &mut |at, to| {
-                    if is_wanted(to) {
-                        take(at);
-                    }
-                });
-            }),
+        if self.machine() == Machine::Aarch64 {
+            let mut pages = [0; 32];
+            self.each_code(|vaddr, bytes, own| {
+                arm64_references(vaddr, bytes, own, &mut pages, &mut take);
+            });
+        } else {
+            let uppers = upper_bytes(wanted);
+            let uppers: Vec<Finder<'_>> = uppers.iter().map(Finder::new).collect();
+            self.each_code(|vaddr, bytes, own| {
+                x86_64_relative(vaddr, bytes, own.clone(), &mut take);
+                for upper in &uppers {
+                    x86_64_absolute(vaddr, bytes, own.clone(), upper, &mut take);
+                }
+            });
         }
         found.sort_unstable();
         found.dedup();
         found
     }
 
-    /// Calls `each` with every direct call and jump, and some that are none: see above. Conditional
-    /// jumps of x86-64 count when they are long enough to leave a function.
+    /// Calls `each` with every direct call and jump, and some that are none: see above. Without the
+    /// conditional and the short jumps of x86-64, with which compilers do not end a function.
     pub fn transfers(&self, mut each: impl FnMut(Transfer)) {
         let machine = self.machine();
         self.each_code(|vaddr, bytes, own| match machine {
@@ -110,71 +102,74 @@ impl Elf<'_> {
     }
 }
 
-/// The words of four bytes at each place of `own`, with the place.
-fn words(bytes: &[u8], own: Range<usize>) -> impl Iterator<Item = (usize, u32)> {
-    let start = own.start;
-    let windows = bytes.get(start..).unwrap_or_default().windows(4);
-    let words = windows.take(own.len()).map(|window| {
-        let word = window.first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
-        word
-    });
-    words.enumerate().map(move |(n, word)| (start + n, word))
+/// The upper three bytes of the four that the addresses have, where they are so low: in programs
+/// that are loaded where their file says.
+fn upper_bytes(wanted: &[Range<u64>]) -> BTreeSet<[u8; 3]> {
+    wanted
+        .iter()
+        .filter(|range| range.end <= u64::from(u32::MAX) && range.end - range.start < 4096)
+        .flat_map(|range| range.start >> 8..=range.end >> 8)
+        .filter_map(|upper| upper.to_le_bytes().first_chunk().copied())
+        .collect()
 }
 
-/// `lea disp(%rip), %reg` and `mov $address, %reg`. Calls `take` with the place of the displacement
-/// or the address, and the address.
-fn x86_64_references(
+/// `lea disp(%rip), %reg`. Calls `take` with the place of the displacement, and the address.
+fn x86_64_relative(
     vaddr: u64,
     bytes: &[u8],
     own: Range<usize>,
-    near: &Range<u64>,
     take: &mut impl FnMut(u64, u64),
 ) {
-    let span = near.end - near.start;
-    for (at, word) in words(bytes, own) {
-        let place = vaddr.wrapping_add(at as u64);
-        let relative = place
-            .wrapping_add(4)
-            .wrapping_add_signed(i64::from(word.cast_signed()));
-        let absolute = u64::from(word);
-        if relative.wrapping_sub(near.start) < span {
-            let before = at.checked_sub(3).and_then(|from| bytes.get(from..at));
-            if let Some([0x48..=0x4f, 0x8d, modrm]) = before
-                && modrm & 0xc7 == 0x05
-            {
-                take(place, relative);
-            }
-        } else if absolute.wrapping_sub(near.start) < span {
-            let before = at.checked_sub(1).and_then(|from| bytes.get(from));
-            if matches!(before, Some(0xb8..=0xbf)) {
-                take(place, absolute);
-            }
+    for opcode in memchr::memchr_iter(0x8d, bytes) {
+        let at = opcode + 2;
+        let rex = opcode.checked_sub(1).and_then(|at| bytes.get(at));
+        let modrm = bytes.get(opcode + 1).map(|modrm| modrm & 0xc7);
+        if !own.contains(&at) || modrm != Some(0x05) || !matches!(rex, Some(0x48..=0x4f)) {
+            continue;
+        }
+        if let Some(word) = u32_at(bytes, at) {
+            let place = vaddr.wrapping_add(at as u64);
+            let next = place.wrapping_add(4);
+            take(place, next.wrapping_add_signed(i64::from(word.cast_signed())));
         }
     }
 }
 
-/// `call`, `jmp` and `jcc` with a displacement of four bytes.
-fn x86_64_transfers(
+/// `mov $address, %reg` of addresses that differ in the last byte only, of which `upper` are the
+/// other three. Calls `take` with the place of the address, and the address.
+fn x86_64_absolute(
     vaddr: u64,
     bytes: &[u8],
     own: Range<usize>,
-    each: &mut impl FnMut(Transfer),
+    upper: &Finder<'_>,
+    take: &mut impl FnMut(u64, u64),
 ) {
-    for (at, word) in words(bytes, own) {
-        let before = at.checked_sub(2).and_then(|from| bytes.get(from..at));
-        let (len, is_call) = match before {
-            Some([_, 0xe8]) => (1, true),
-            Some([_, 0xe9]) => (1, false),
-            Some([0x0f, 0x80..=0x8f]) => (2, false),
-            _ => continue,
+    for found in upper.find_iter(bytes) {
+        let Some(at) = found.checked_sub(1).filter(|at| own.contains(at)) else {
+            continue;
         };
-        let place = vaddr.wrapping_add(at as u64);
+        let opcode = at.checked_sub(1).and_then(|at| bytes.get(at));
+        if let (Some(0xb8..=0xbf), Some(word)) = (opcode, u32_at(bytes, at)) {
+            take(vaddr.wrapping_add(at as u64), u64::from(word));
+        }
+    }
+}
+
+/// `call` and `jmp` with a displacement of four bytes.
+fn x86_64_transfers(vaddr: u64, bytes: &[u8], own: Range<usize>, each: &mut impl FnMut(Transfer)) {
+    for opcode in memchr::memchr2_iter(0xe8, 0xe9, bytes) {
+        if !own.contains(&opcode) {
+            continue;
+        }
+        let (Some(word), Some(kind)) = (u32_at(bytes, opcode + 1), bytes.get(opcode)) else {
+            continue;
+        };
+        let from = vaddr.wrapping_add(opcode as u64);
+        let next = from.wrapping_add(5);
         each(Transfer {
-            from: place.wrapping_sub(len),
-            to: place
-                .wrapping_add(4)
-                .wrapping_add_signed(i64::from(word.cast_signed())),
-            is_call,
+            from,
+            to: next.wrapping_add_signed(i64::from(word.cast_signed())),
+            is_call: *kind == 0xe8,
         });
     }
 }

@@ -3,10 +3,11 @@
 //! The numbers of reasons are part of the library's interface (`SSL_R_…` in `openssl/ssl.h`).
 
 use super::facts::Facts;
-use super::{Named, only, symbol};
+use super::{Named, functions, only, symbol};
 use crate::discovery::elf::Elf;
 use crate::plan::disasm::Decoder;
-use crate::plan::symbolic::{self, Callee, Value};
+use crate::plan::symbolic::{self, Callee, Run, Value};
+use std::collections::HashSet;
 
 /// `ERR_put_error(library, unused, reason, file, line)`
 const LIBRARY: usize = 0;
@@ -18,6 +19,11 @@ const SSL_R_CONNECTION_TYPE_NOT_SET: i64 = 134;
 const SSL_R_SSL_HANDSHAKE_FAILURE: i64 = 215;
 const SSL_R_UNINITIALIZED: i64 = 226;
 const SSL_R_APPLICATION_DATA_ON_SHUTDOWN: i64 = 291;
+
+/// Most bytes of `SSL_connect` where it calls `SSL_do_handshake`.
+const MAX_WRAPPER: u64 = 256;
+/// Most calls of one function that are looked at.
+const MAX_CALLERS: usize = 256;
 
 fn reports(facts: &Facts, reason: i64) -> bool {
     let has = |arg: usize, value| facts.constants.get(arg).is_some_and(|c| c.contains(&value));
@@ -49,46 +55,103 @@ pub(super) fn choose(elf: &Elf<'_>, decoder: &Decoder, facts: &[Facts]) -> Named
     }
     named.insert("SSL_write", symbol(write));
     named.insert("SSL_do_handshake", symbol(handshake));
-    // Reading is peeking, and taking away what was read.
-    let peeks = |f: &Facts| {
-        f.calls.contains(&reader.start) && reports(f, ERR_R_SHOULD_NOT_HAVE_BEEN_CALLED)
-    };
-    let read = only(facts, |f| peeks(f) && f.stores > 0);
-    if let Some(read) = read.filter(|f| calls_first(elf, decoder, f, reader.start)) {
-        named.insert("SSL_read", symbol(read));
-    }
     let shutdown = only(facts, |f| {
         f.calls.contains(&reader.start) && reports(f, SSL_R_APPLICATION_DATA_ON_SHUTDOWN)
     });
     if let Some(shutdown) = shutdown {
         named.insert("SSL_shutdown", symbol(shutdown));
     }
-    // With `SSL_do_handshake` inlined: they differ in what they make of the bit for servers.
-    let inlined = |f: &Facts| reports(f, SSL_R_CONNECTION_TYPE_NOT_SET) && f.start != handshake.start;
-    let client = only(facts, |f| inlined(f) && f.clears_bit && !f.sets_bit);
-    let server = only(facts, |f| inlined(f) && f.sets_bit && !f.clears_bit);
-    for (name, found) in [("SSL_connect", client), ("SSL_accept", server)] {
-        if let Some(found) = found {
+    let peeks = |f: &Facts| {
+        f.calls.contains(&reader.start) && reports(f, ERR_R_SHOULD_NOT_HAVE_BEEN_CALLED)
+    };
+    // Reading is peeking, and taking away what was read: by itself, or by calling the other.
+    let read = only(facts, |f| peeks(f) && f.stores > 0);
+    let peek = only(facts, |f| peeks(f) && f.stores == 0);
+    let callees = [Some(handshake.start), peek.map(|f| f.start)];
+    let callers = callers(elf, decoder, &callees.map(Option::unwrap_or_default));
+    match (read, peek) {
+        (Some(read), _) if passes(elf, decoder, read, reader.start, 1) => {
+            named.insert("SSL_read", symbol(read));
+        }
+        (None, Some(peek)) => {
+            let read = only(&callers, |f| {
+                f.stores > 0
+                    && passes(elf, decoder, f, peek.start, 3)
+                    && share_fields(elf, decoder, f, peek)
+            });
+            named.extend(read.map(|read| ("SSL_read", symbol(read))));
+        }
+        _ => {}
+    }
+    // The handshake of one role, with the other inlined or called. They differ in what they make of
+    // the bit for servers.
+    let inlined = |f: &&Facts| reports(f, SSL_R_CONNECTION_TYPE_NOT_SET);
+    let calling = |f: &&Facts| {
+        f.end - f.start <= MAX_WRAPPER && passes(elf, decoder, f, handshake.start, 1)
+    };
+    let inlined = facts.iter().filter(inlined);
+    let either: Vec<&Facts> = inlined
+        .chain(callers.iter().filter(calling))
+        .filter(|f| f.start != handshake.start)
+        .collect();
+    for (name, is_server) in [("SSL_connect", false), ("SSL_accept", true)] {
+        let mut fitting = either
+            .iter()
+            .filter(|f| f.sets_bit == is_server && f.clears_bit != is_server);
+        if let (Some(found), None) = (fitting.next(), fitting.next()) {
             named.insert(name, symbol(found));
         }
     }
     named
 }
 
+/// The functions that call one of these, or end in a jump to it.
+fn callers(elf: &Elf<'_>, decoder: &Decoder, callees: &[u64]) -> Vec<Facts> {
+    let mut places = Vec::new();
+    elf.transfers(|transfer| {
+        if transfer.to != 0 && callees.contains(&transfer.to) && places.len() < MAX_CALLERS {
+            places.push(transfer.from);
+        }
+    });
+    places.sort_unstable();
+    functions::around(elf, decoder, &places)
+        .iter()
+        .map(|function| Facts::of(elf, decoder, function, &[], &[]))
+        .filter(|f| callees.iter().any(|callee| f.calls.contains(callee)))
+        .collect()
+}
+
 /// `method->write_app_data(ssl, …, buf, …)`: the handle first, and the buffer somewhere.
 fn takes_buffer(elf: &Elf<'_>, decoder: &Decoder, facts: &Facts) -> bool {
-    let run = symbolic::execute(elf, decoder, facts.start, facts.end - facts.start);
-    run.calls.iter().any(|call| {
+    execute(elf, decoder, facts).calls.iter().any(|call| {
         call.callee == Callee::Unknown
             && call.args[0] == Value::arg(0)
             && call.args.contains(&Value::arg(1))
     })
 }
 
-/// Whether it begins with a call of that function for its own handle.
-fn calls_first(elf: &Elf<'_>, decoder: &Decoder, facts: &Facts, callee: u64) -> bool {
-    let run = symbolic::execute(elf, decoder, facts.start, facts.end - facts.start);
-    run.calls
-        .iter()
-        .any(|call| call.callee == Callee::Local(callee) && call.args[0] == Value::arg(0))
+fn execute(elf: &Elf<'_>, decoder: &Decoder, facts: &Facts) -> Run {
+    symbolic::execute(elf, decoder, facts.start, facts.end - facts.start)
+}
+
+/// Whether it calls that function with its own first arguments.
+fn passes(elf: &Elf<'_>, decoder: &Decoder, facts: &Facts, callee: u64, count: u8) -> bool {
+    execute(elf, decoder, facts).calls.iter().any(|call| {
+        call.callee == Callee::Local(callee)
+            && (0..count).zip(&call.args).all(|(n, value)| *value == Value::arg(n))
+    })
+}
+
+/// Whether both look into the same field of what a field of the handle points to: no program knows
+/// where those are.
+fn share_fields(elf: &Elf<'_>, decoder: &Decoder, one: &Facts, other: &Facts) -> bool {
+    let fields = |facts| {
+        let run = execute(elf, decoder, facts);
+        let all = (0..run.loads.len()).filter_map(|index| {
+            let (chain, _) = run.chain(Value::load(u16::try_from(index).ok()?))?;
+            (chain.len() == 2).then_some(chain)
+        });
+        all.collect::<HashSet<_>>()
+    };
+    !fields(one).is_disjoint(&fields(other))
 }
