@@ -30,7 +30,7 @@ use skel::{OpenTlssniffProgs, TlssniffSkel, TlssniffSkelBuilder};
 
 // The same numbers as in bpf/abi.h: what the skeleton made of the types must be what C meant.
 const _: () = {
-    assert!(size_of::<types::ts_layout>() == 232);
+    assert!(size_of::<types::ts_layout>() == 240);
     assert!(size_of::<types::ts_conn_key>() == 16);
     assert!(size_of::<types::ts_conn>() == 88);
     assert!(offset_of!(types::ts_conn, off) == 8);
@@ -96,6 +96,8 @@ pub struct Counters {
     pub missed_calls: u64,
     pub dropped_notes: u64,
     pub expired_holds: u64,
+    /// Calls of functions that were taken for others: their targets are silent from then on.
+    pub wrong_calls: u64,
 }
 
 /// How large a program is.
@@ -301,6 +303,8 @@ impl Bpf {
             bio_known: bio.is_some().into(),
             go_defer: [go_defer(ssl.write_defer), go_defer(ssl.read_defer)],
             unfreed: ssl.unfreed.into(),
+            unproved: ssl.unproved.into(),
+            wrong: 0,
         };
         self.skel
             .maps
@@ -399,6 +403,7 @@ impl Bpf {
             missed_calls: read(types::ts_counter::TS_CTR_MISSED_CALLS),
             dropped_notes: read(types::ts_counter::TS_CTR_DROPPED_NOTES),
             expired_holds: read(types::ts_counter::TS_CTR_EXPIRED_HOLDS),
+            wrong_calls: read(types::ts_counter::TS_CTR_WRONG_CALLS),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Decides where in a target to probe and which layout offsets BPF needs; knows no BPF.
 
 #[cfg(test)]
-mod compiled;
+pub(crate) mod compiled;
 pub mod disasm;
 pub mod golang;
 pub mod layout;
@@ -125,6 +125,8 @@ pub struct Layout {
     pub references: Option<LoadChain>,
     /// The end of a connection is not seen: its handle may come back as another one.
     pub unfreed: bool,
+    /// The functions were found without symbols: what they return is checked.
+    pub unproved: bool,
     /// Offset of `goid` in Go's `runtime.g`.
     pub goid: Option<u32>,
     /// Where Go before 1.17 on x86-64 has `g`, from the thread pointer on.

@@ -195,6 +195,7 @@ fn plan_of(
     }
     let layout = Layout {
         unfreed: probes.iter().all(|probe| probe.action != Action::Free),
+        unproved: found_by == Some(BY_ERRORS),
         ..layout::ssl_layout(elf, &planner.decoder, found)
     };
     Ok(Plan {

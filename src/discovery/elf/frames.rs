@@ -73,10 +73,7 @@ impl Elf<'_> {
     }
 
     fn frame_table(&self) -> Option<Table> {
-        let segment = self
-            .segments
-            .iter()
-            .find(|s| s.p_type == PT_GNU_EH_FRAME)?;
+        let segment = self.segments.iter().find(|s| s.p_type == PT_GNU_EH_FRAME)?;
         let at = segment.p_vaddr;
         let header = self.loaded(at, HEADER)?;
         let encodings = header.get(..4)?;

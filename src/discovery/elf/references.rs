@@ -38,7 +38,7 @@ impl Elf<'_> {
             }
         };
         if self.machine() == Machine::Aarch64 {
-            let mut pages = [0; 32];
+            let mut pages = [None; 32];
             self.each_code(|vaddr, bytes, own| {
                 arm64_references(vaddr, bytes, own, &mut pages, &mut take);
             });
@@ -114,12 +114,7 @@ fn upper_bytes(wanted: &[Range<u64>]) -> BTreeSet<[u8; 3]> {
 }
 
 /// `lea disp(%rip), %reg`. Calls `take` with the place of the displacement, and the address.
-fn x86_64_relative(
-    vaddr: u64,
-    bytes: &[u8],
-    own: Range<usize>,
-    take: &mut impl FnMut(u64, u64),
-) {
+fn x86_64_relative(vaddr: u64, bytes: &[u8], own: Range<usize>, take: &mut impl FnMut(u64, u64)) {
     for opcode in memchr::memchr_iter(0x8d, bytes) {
         let at = opcode + 2;
         let rex = opcode.checked_sub(1).and_then(|at| bytes.get(at));
@@ -130,7 +125,10 @@ fn x86_64_relative(
         if let Some(word) = u32_at(bytes, at) {
             let place = vaddr.wrapping_add(at as u64);
             let next = place.wrapping_add(4);
-            take(place, next.wrapping_add_signed(i64::from(word.cast_signed())));
+            take(
+                place,
+                next.wrapping_add_signed(i64::from(word.cast_signed())),
+            );
         }
     }
 }
@@ -187,7 +185,7 @@ fn arm64_references(
     vaddr: u64,
     bytes: &[u8],
     own: Range<usize>,
-    pages: &mut [u64; 32],
+    pages: &mut [Option<u64>; 32],
     take: &mut impl FnMut(u64, u64),
 ) {
     for (at, insn) in instructions(bytes, own) {
@@ -200,10 +198,10 @@ fn arm64_references(
             if insn >> 31 == 0 {
                 take(place, place.wrapping_add_signed(distance));
             } else if let Some(page) = pages.get_mut(to) {
-                *page = (place & !0xfff).wrapping_add_signed(distance << 12);
+                *page = Some((place & !0xfff).wrapping_add_signed(distance << 12));
             }
         } else if insn & 0xffc0_0000 == 0x9100_0000
-            && let Some(page) = pages.get(from).filter(|page| **page != 0)
+            && let Some(Some(page)) = pages.get(from)
         {
             take(place, page.wrapping_add(u64::from(insn >> 10 & 0xfff)));
         }
@@ -211,12 +209,7 @@ fn arm64_references(
 }
 
 /// `bl` and `b`.
-fn arm64_transfers(
-    vaddr: u64,
-    bytes: &[u8],
-    own: Range<usize>,
-    each: &mut impl FnMut(Transfer),
-) {
+fn arm64_transfers(vaddr: u64, bytes: &[u8], own: Range<usize>, each: &mut impl FnMut(Transfer)) {
     for (at, insn) in instructions(bytes, own) {
         if insn & 0x7c00_0000 != 0x1400_0000 {
             continue;

@@ -2,6 +2,7 @@
 
 use super::search::{Loads, MAX_FOUND};
 use super::{Elf, c_string};
+use goblin::elf::program_header::ProgramHeader;
 use std::ops::Range;
 
 /// Longest path before the name that is looked for.
@@ -46,7 +47,9 @@ impl<'a> Elf<'a> {
 
     /// Where the path begins whose last part is at `at`.
     fn path_before(&self, at: u64) -> u64 {
-        let start = at.saturating_sub(MAX_PATH);
+        let holds = |s: &&ProgramHeader| at >= s.p_vaddr && at - s.p_vaddr < s.p_filesz;
+        let first = self.loads().find(holds).map_or(at, |s| s.p_vaddr);
+        let start = at.saturating_sub(MAX_PATH).max(first);
         let bytes = self.loaded(start, at - start).unwrap_or_default();
         let path = bytes.iter().rev().take_while(|b| matches!(b, b' '..=b'~'));
         at - path.count() as u64

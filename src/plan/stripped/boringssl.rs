@@ -32,9 +32,8 @@ fn reports(facts: &Facts, reason: i64) -> bool {
 
 pub(super) fn choose(elf: &Elf<'_>, decoder: &Decoder, facts: &[Facts]) -> Named {
     let mut named = Named::new();
-    let hands_shakes = |f: &Facts| {
-        reports(f, SSL_R_UNINITIALIZED) && reports(f, SSL_R_SSL_HANDSHAKE_FAILURE)
-    };
+    let hands_shakes =
+        |f: &Facts| reports(f, SSL_R_UNINITIALIZED) && reports(f, SSL_R_SSL_HANDSHAKE_FAILURE);
     let write = only(facts, |f| hands_shakes(f) && reports(f, SSL_R_BAD_LENGTH));
     // `ssl_read_impl(ssl)`, for reading, peeking and shutting down.
     let reader = only(facts, |f| hands_shakes(f) && !reports(f, SSL_R_BAD_LENGTH));
@@ -62,7 +61,11 @@ pub(super) fn choose(elf: &Elf<'_>, decoder: &Decoder, facts: &[Facts]) -> Named
         named.insert("SSL_shutdown", symbol(shutdown));
     }
     let peeks = |f: &Facts| {
-        f.calls.contains(&reader.start) && reports(f, ERR_R_SHOULD_NOT_HAVE_BEEN_CALLED)
+        f.calls.contains(&reader.start)
+            && reports(f, ERR_R_SHOULD_NOT_HAVE_BEEN_CALLED)
+            // A program into which it was inlined does more.
+            && !f.calls.contains(&write.start)
+            && !f.calls.contains(&handshake.start)
     };
     // Reading is peeking, and taking away what was read: by itself, or by calling the other.
     let read = only(facts, |f| peeks(f) && f.stores > 0);
@@ -70,8 +73,10 @@ pub(super) fn choose(elf: &Elf<'_>, decoder: &Decoder, facts: &[Facts]) -> Named
     let callees = [Some(handshake.start), peek.map(|f| f.start)];
     let callers = callers(elf, decoder, &callees.map(Option::unwrap_or_default));
     match (read, peek) {
-        (Some(read), _) if passes(elf, decoder, read, reader.start, 1) => {
-            named.insert("SSL_read", symbol(read));
+        (Some(read), _) => {
+            if passes(elf, decoder, read, reader.start, 1) && fills_buffer(elf, decoder, read) {
+                named.insert("SSL_read", symbol(read));
+            }
         }
         (None, Some(peek)) => {
             let read = only(&callers, |f| {
@@ -81,14 +86,13 @@ pub(super) fn choose(elf: &Elf<'_>, decoder: &Decoder, facts: &[Facts]) -> Named
             });
             named.extend(read.map(|read| ("SSL_read", symbol(read))));
         }
-        _ => {}
+        (None, None) => {}
     }
     // The handshake of one role, with the other inlined or called. They differ in what they make of
     // the bit for servers.
     let inlined = |f: &&Facts| reports(f, SSL_R_CONNECTION_TYPE_NOT_SET);
-    let calling = |f: &&Facts| {
-        f.end - f.start <= MAX_WRAPPER && passes(elf, decoder, f, handshake.start, 1)
-    };
+    let calling =
+        |f: &&Facts| f.end - f.start <= MAX_WRAPPER && passes(elf, decoder, f, handshake.start, 1);
     let inlined = facts.iter().filter(inlined);
     let either: Vec<&Facts> = inlined
         .chain(callers.iter().filter(calling))
@@ -130,6 +134,12 @@ fn takes_buffer(elf: &Elf<'_>, decoder: &Decoder, facts: &Facts) -> bool {
     })
 }
 
+/// `memcpy(buf, …)`
+fn fills_buffer(elf: &Elf<'_>, decoder: &Decoder, facts: &Facts) -> bool {
+    let calls = execute(elf, decoder, facts).calls;
+    calls.iter().any(|call| call.args[0] == Value::arg(1))
+}
+
 fn execute(elf: &Elf<'_>, decoder: &Decoder, facts: &Facts) -> Run {
     symbolic::execute(elf, decoder, facts.start, facts.end - facts.start)
 }
@@ -138,7 +148,9 @@ fn execute(elf: &Elf<'_>, decoder: &Decoder, facts: &Facts) -> Run {
 fn passes(elf: &Elf<'_>, decoder: &Decoder, facts: &Facts, callee: u64, count: u8) -> bool {
     execute(elf, decoder, facts).calls.iter().any(|call| {
         call.callee == Callee::Local(callee)
-            && (0..count).zip(&call.args).all(|(n, value)| *value == Value::arg(n))
+            && (0..count)
+                .zip(&call.args)
+                .all(|(n, value)| *value == Value::arg(n))
     })
 }
 

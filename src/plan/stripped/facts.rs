@@ -77,9 +77,13 @@ impl Facts {
                 if files.iter().any(|file| file.contains(&at)) {
                     let constants = around(&function.insns, index, &body);
                     facts.frees |= args[1] == reg;
-                    facts.errors.push(args.map(|arg| constants.get(&arg).copied()));
+                    facts
+                        .errors
+                        .push(args.map(|arg| constants.get(&arg).copied()));
                 } else if let Some(text) = elf.text_at(at, MAX_NAME) {
-                    facts.names.extend(names.iter().filter(|name| **name == text));
+                    facts
+                        .names
+                        .extend(names.iter().filter(|name| **name == text));
                 }
             }
             match insn.kind {
@@ -161,9 +165,14 @@ impl Known {
             (Op::Mov, [Some(Operand::Reg(_, 8)), Some(Operand::Reg(from, 8)), None]) => {
                 self.regs.get(&from).copied()
             }
-            (Op::Xor, [Some(Operand::Reg(one, _)), Some(Operand::Reg(other, _)), None]) => {
-                (one == other).then_some(0)
-            }
+            (
+                Op::Xor,
+                [
+                    Some(Operand::Reg(one, _)),
+                    Some(Operand::Reg(other, _)),
+                    None,
+                ],
+            ) => (one == other).then_some(0),
             (Op::Lea, [Some(Operand::Reg(..)), Some(Operand::Mem(mem)), _]) if !mem.complex => {
                 match mem.base {
                     None => Some(mem.disp),

@@ -40,7 +40,10 @@ pub fn around(elf: &Elf<'_>, decoder: &Decoder, places: &[u64]) -> Vec<Function>
         if functions.values().any(|f| (f.start..f.end).contains(place)) {
             continue;
         }
-        match frames.as_ref().and_then(|frames| elf.frame_around(frames, *place)) {
+        match frames
+            .as_ref()
+            .and_then(|frames| elf.frame_around(frames, *place))
+        {
             Some(range) => {
                 let size = (range.end - range.start).min(MAX_FUNCTION);
                 let mut insns = Vec::new();
