@@ -19,7 +19,7 @@ use std::collections::HashMap;
 
 /// The source file that the functions are in, of both.
 const SOURCE: &str = "ssl_lib.c";
-/// A TLS library has several times as much code; most files of a machine have less.
+/// A TLS library has several times as much code.
 const MIN_CODE: u64 = 128 << 10;
 
 /// Functions that were found, by their names.
@@ -32,7 +32,7 @@ pub struct Stripped {
     pub functions: Named,
 }
 
-/// Whether such a library is in the file, with symbols or without.
+/// Whether such a library is in the file, with symbols or without: most files have less code.
 pub fn is_inside(elf: &Elf<'_>) -> bool {
     elf.code_size() >= MIN_CODE && !elf.sources(SOURCE).is_empty()
 }
@@ -74,7 +74,7 @@ fn symbol(facts: &Facts) -> Symbol {
 }
 
 /// The only one of which something is true.
-fn only<'f>(facts: &'f [Facts], is: impl Fn(&Facts) -> bool) -> Option<&'f Facts> {
+fn only(facts: &[Facts], is: impl Fn(&Facts) -> bool) -> Option<&Facts> {
     let mut those = facts.iter().filter(|facts| is(facts));
     let first = those.next()?;
     those.next().is_none().then_some(first)
