@@ -135,9 +135,9 @@ struct ts_layout {
 	__s32 g_tls; /* x86, TS_GO_ABI0: where g is, from the thread pointer on */
 	__u32 input; /* in Go's tls.Conn; 0: the arguments of Read are not found at its return */
 	struct ts_go_defer go_defer[2]; /* by enum ts_dir */
-	__u32 unfreed;	/* when a handle is given up is not seen */
-	__u32 unproved; /* its functions were found without symbols */
-	__u32 wrong;	/* set by BPF: one of those gave what reading and writing never give */
+	__u32 unfreed;                  /* when a handle is given up is not seen */
+	__u32 unproved;                 /* its functions were found without symbols */
+	__u32 wrong; /* set by BPF: one of those gave what reading and writing never give */
 };
 
 /* Addresses in network byte order, IPv4 in the first four bytes; ports in host byte order. */
