@@ -113,7 +113,9 @@ enum ts_counter {
 	TS_CTR_DROPPED_NOTES = 4,
 	/* Threads that went on before the probes of their new libraries were in. */
 	TS_CTR_EXPIRED_HOLDS = 5,
-	TS_CTR_MAX = 6,
+	/* Of functions that were taken for others: see wrong in struct ts_layout. */
+	TS_CTR_WRONG_CALLS = 6,
+	TS_CTR_MAX = 7,
 };
 
 /* A chain of loads from the handle; len 0: not known. */
@@ -154,6 +156,9 @@ struct ts_layout {
 	__s32 g_tls; /* x86, TS_GO_ABI0: where g is, from the thread pointer on */
 	__u32 input; /* in Go's tls.Conn; 0: the arguments of Read are not found at its return */
 	struct ts_go_defer go_defer[2]; /* by enum ts_dir */
+	__u32 unfreed;                  /* when a handle is given up is not seen */
+	__u32 unproved;                 /* its functions were found without symbols */
+	__u32 wrong; /* set by BPF: one of those gave what reading and writing never give */
 };
 
 /* Addresses in network byte order, IPv4 in the first four bytes; ports in host byte order. */
@@ -266,7 +271,7 @@ struct ts_rec_hold {
 };
 
 _Static_assert(sizeof(struct ts_chain) == 20, "ts_chain");
-_Static_assert(sizeof(struct ts_layout) == 268, "ts_layout");
+_Static_assert(sizeof(struct ts_layout) == 280, "ts_layout");
 _Static_assert(sizeof(struct ts_addr) == 48, "ts_addr");
 _Static_assert(sizeof(struct ts_conn_key) == 16, "ts_conn_key");
 _Static_assert(sizeof(struct ts_conn) == 120, "ts_conn");

@@ -67,21 +67,36 @@ static __always_inline void note_tunnel(struct thread *thread, __u64 handle, __u
 	frame->want_addr = 0;
 }
 
-/* All loads first: the verifier refuses one through a pointer that was moved by a choice. */
-static __always_inline __u64 nth_argument(struct pt_regs *regs, __u8 n)
+/* What bounds the count, or where it will be stored. All loads first: the verifier refuses one
+ * through a pointer that was moved by a choice. */
+static __always_inline __u64 count_argument(struct pt_regs *regs, __u8 where)
 {
 	__u64 arg2 = PT_REGS_PARM3(regs), arg3 = PT_REGS_PARM4(regs), arg4 = PT_REGS_PARM5(regs);
 
 	barrier_var(arg2);
 	barrier_var(arg3);
 	barrier_var(arg4);
-	return n == 3 ? arg3 : n == 4 ? arg4 : n == 2 ? arg2 : 0;
+	if (where == TS_CNT_RETURN)
+		return arg2;
+	where &= TS_CNT_ARGUMENT;
+	return where == 3 ? arg3 : where == 4 ? arg4 : where == 2 ? arg2 : 0;
 }
 
 /* Read data has the time of its return: a read that finds nothing does not pay for the clock. */
 static __always_inline __u64 entry_time(__u8 action)
 {
 	return action == TS_ACT_READ ? 0 : bpf_ktime_get_boot_ns();
+}
+
+/* Where it is not seen that handles are given up, one may come back as another connection. Nothing
+ * happens before its handshake, and on the same address it is the same one. */
+static __always_inline void doubt_conn(struct ts_conn *conn, __u64 cookie)
+{
+	__u32 target = cookie_target(cookie);
+	struct ts_layout *layout = bpf_map_lookup_elem(&layouts, &target);
+
+	if (layout && layout->unfreed)
+		conn->rebind = 1;
 }
 
 /* Returns 1 when the call's return need not be seen. */
@@ -112,13 +127,14 @@ static __always_inline int enter_call(struct pt_regs *regs, __u64 cookie, __u64 
 	frame = frame_at(thread, depth);
 	frame->handle = handle;
 	frame->buf = buf;
-	frame->out =
-		is_data(action) ? nth_argument(regs, cookie_count(cookie) & TS_CNT_ARGUMENT) : 0;
+	frame->out = is_data(action) ? count_argument(regs, cookie_count(cookie)) : 0;
 	frame->sp = sp;
 	frame->entered = entry_time(action);
 	frame->cookie = cookie;
 	frame->addr.transport = TS_TP_UNKNOWN;
 	conn = find_conn(handle);
+	if (conn && action == TS_ACT_HANDSHAKE)
+		doubt_conn(conn, cookie);
 	frame->want_addr = !conn || !conn->addr.transport || conn->rebind;
 	thread->depth = depth + 1;
 	*slot = depth + 1;
@@ -188,13 +204,28 @@ static __always_inline void tell_data(struct ts_conn *conn, struct frame *frame,
 		emit_data(frame, conn->id, len, off, ts);
 }
 
+/* A function that was found without a symbol may be another one. Then it will return, soon, more
+ * than it was asked for; its target is silent from then on. */
+static __always_inline bool is_wrong(const struct frame *frame, __u64 len, struct ts_layout *layout)
+{
+	if (!layout->unproved)
+		return false;
+	if (cookie_count(frame->cookie) == TS_CNT_RETURN && (s64)len > (int)frame->out) {
+		layout->wrong = 1;
+		count(TS_CTR_WRONG_CALLS, 1);
+	}
+	return layout->wrong;
+}
+
 static __always_inline void data_returned(struct pt_regs *regs, struct frame *frame,
-					  const struct ts_layout *layout)
+					  struct ts_layout *layout)
 {
 	__u64 len = moved_bytes(regs, frame);
 	struct ts_conn *conn;
 
 	if (!len && !frame->addr.transport && !may_have_hello(frame, layout))
+		return;
+	if (is_wrong(frame, len, layout))
 		return;
 	conn = find_or_make_conn(frame);
 	if (!conn)

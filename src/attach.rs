@@ -304,8 +304,10 @@ impl Registry {
             let Some(target) = target.filter(|target| !target.has_crypto) else {
                 continue;
             };
-            // A static program has both in one file.
-            let crypto = self.cryptos.get(&mapping.id).or(crypto);
+            // A static program has both in one file, and the other one is nothing to it.
+            let is_alone = plan.found_by.is_some() || plan.flavor == Flavor::BoringSsl;
+            let own = self.cryptos.get(&mapping.id);
+            let crypto = own.or(crypto.filter(|_| !is_alone));
             bpf.set_layout(*number, &plan.layout, crypto.map(|crypto| crypto.bio))?;
             target.has_crypto = crypto.is_some();
             let version = crypto.and_then(|crypto| crypto.version.clone());
@@ -352,7 +354,12 @@ impl Registry {
                 }),
                 funcs: plan.probes.iter().map(|probe| probe.func.clone()).collect(),
                 has_crypto: false,
-                notes: plan.notes.clone(),
+                notes: plan
+                    .found_by
+                    .map(str::to_owned)
+                    .into_iter()
+                    .chain(plan.notes.iter().cloned())
+                    .collect(),
             });
             return Ok(Some(Content::Tls {
                 target,

@@ -24,7 +24,7 @@ pub use object::usual::types;
 
 // The same numbers as in bpf/abi.h: what the skeleton made of the types must be what C meant.
 const _: () = {
-    assert!(size_of::<types::ts_layout>() == 268);
+    assert!(size_of::<types::ts_layout>() == 280);
     assert!(size_of::<types::ts_conn_key>() == 16);
     assert!(size_of::<types::ts_conn>() == 120);
     assert!(offset_of!(types::ts_conn, off) == 8);
@@ -91,6 +91,8 @@ pub struct Counters {
     pub missed_calls: u64,
     pub dropped_notes: u64,
     pub expired_holds: u64,
+    /// Calls of functions that were taken for others: their targets are silent from then on.
+    pub wrong_calls: u64,
 }
 
 /// How large a program is.
@@ -265,6 +267,9 @@ impl Bpf {
             bio_next: bio.map_or(0, |bio| bio.next),
             bio_known: bio.is_some().into(),
             go_defer: [go_defer(ssl.write_defer), go_defer(ssl.read_defer)],
+            unfreed: ssl.unfreed.into(),
+            unproved: ssl.unproved.into(),
+            wrong: 0,
         };
         self.parts
             .layouts
@@ -374,6 +379,7 @@ impl Bpf {
             missed_calls: read(types::ts_counter::TS_CTR_MISSED_CALLS),
             dropped_notes: read(types::ts_counter::TS_CTR_DROPPED_NOTES),
             expired_holds: read(types::ts_counter::TS_CTR_EXPIRED_HOLDS),
+            wrong_calls: read(types::ts_counter::TS_CTR_WRONG_CALLS),
         }
     }
 

@@ -12,6 +12,16 @@ fuzz_target!(|data: &[u8]| {
     let _ = (elf.needed(), elf.build_id(), elf.interpreter(), elf.is_executable());
     let _ = elf.version_string();
     let _ = plan::layout::bio_layout(&elf);
+    // What finds functions without symbols, of files too small for a library.
+    for (file, _) in elf.sources("ssl_lib.c") {
+        let _ = elf.references(&[file]);
+    }
+    elf.transfers(|_| {});
+    if let Some(frames) = elf.frames() {
+        for at in [0, 0x1000, 0x40_1000, u64::MAX] {
+            let _ = elf.frame_around(&frames, at);
+        }
+    }
     if let Ok(Some(plan)) = plan::plan(&elf, "fuzz") {
         let _ = plan.describe();
     }

@@ -80,7 +80,7 @@ fn by_strings(bytes: &[u8]) -> Option<Dark> {
         if bytes.get(after) == Some(&b'c') {
             return Some(Dark::new(
                 "boringssl",
-                "stripped: BoringSSL is inside, but no symbols of it",
+                "stripped: BoringSSL is inside, but its functions were not found",
                 Some("use a build with symbols, or install its debug symbols"),
             ));
         }
@@ -88,7 +88,7 @@ fn by_strings(bytes: &[u8]) -> Option<Dark> {
             version: openssl_version(bytes),
             ..Dark::new(
                 "openssl",
-                "stripped: OpenSSL is inside, but no symbols of it",
+                "stripped: OpenSSL is inside, but its functions were not found",
                 Some(
                     "install debug symbols, or use a build that links OpenSSL as a shared library",
                 ),

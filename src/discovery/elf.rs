@@ -3,12 +3,18 @@
 //! Total over hostile files: every access is bounds-checked, each table is read at most once per
 //! question, and nothing is allocated in proportion to a number that the file merely claims.
 
+mod frames;
 mod imports;
+mod references;
 mod relocations;
 pub(super) mod search;
 mod sections;
+mod sources;
 pub(super) mod stored;
 mod version;
+
+pub use frames::Frames;
+pub use references::Transfer;
 
 use crate::discovery::content::{Content, SparseFile};
 use anyhow::{Context, Result, bail};

@@ -63,6 +63,15 @@ fn exercise(data: &[u8]) {
         let _ = elf.extent(symbol.vaddr);
     }
     let _ = (elf.version_string(), elf.extent(0));
+    for (file, _) in elf.sources("text.c") {
+        elf.references(&[file]);
+    }
+    elf.transfers(|_| {});
+    if let Some(frames) = elf.frames() {
+        for at in [0, 0x1000, 0x1004, 0x1010, u64::MAX] {
+            elf.frame_around(&frames, at);
+        }
+    }
 }
 
 #[test]
@@ -254,4 +263,110 @@ fn a_file_that_is_read_in_part_tells_the_same() {
     }
     assert_eq!(part.needed(), whole.needed());
     assert_eq!(part.build_id(), whole.build_id());
+}
+
+#[test]
+fn functions_of_every_library_end_where_their_symbols_say() {
+    for path in [LIBSSL, LIBCRYPTO] {
+        let data = std::fs::read(path).unwrap();
+        let elf = Elf::parse(&data).unwrap();
+        let frames = elf.frames().unwrap();
+        let mut same = 0;
+        // Code written in assembly is not always described as it is.
+        let in_c = |name: &str| {
+            ["SSL_", "BIO_", "EVP_", "X509_"]
+                .iter()
+                .any(|s| name.starts_with(s))
+        };
+        let functions = elf.functions(MAX_NAME).filter(|(name, _, _)| in_c(name));
+        for (name, vaddr, size) in functions {
+            if let Some(range) = elf.frame_around(&frames, vaddr) {
+                let last = elf.frame_around(&frames, vaddr + size - 1);
+                assert_eq!(
+                    (range.start, Some(&range)),
+                    (vaddr, last.as_ref()),
+                    "{name}"
+                );
+                assert_eq!(range.end - range.start, size, "{name}");
+                same += 1;
+            }
+        }
+        assert!(same > 300, "{path}: {same}");
+        assert_eq!(elf.frame_around(&frames, 0), None);
+    }
+}
+
+#[test]
+fn functions_are_found_without_a_table_of_them_too() {
+    let source = "int first(int a) { return a + 1; } int second(int a) { return first(a) * 3; }";
+    let options = ["-shared", "-fPIC", "-nostdlib", "-O1"];
+    for more in ["-Wl,--eh-frame-hdr", "-Wl,--no-eh-frame-hdr"] {
+        let data = compile(source, &[&options[..], &[more]].concat()).unwrap();
+        let elf = Elf::parse(&data).unwrap();
+        let frames = elf.frames().unwrap();
+        let found = elf.find(&["first", "second"]);
+        assert_eq!(found.len(), 2);
+        for symbol in found.values() {
+            let range = symbol.vaddr..symbol.vaddr + symbol.size;
+            assert_eq!(
+                elf.frame_around(&frames, range.end - 1),
+                Some(range),
+                "{more}"
+            );
+        }
+    }
+}
+
+#[test]
+fn code_that_names_a_source_file_is_found_on_both_machines() {
+    use crate::plan::compiled::{BOTH, library};
+    let source = "
+        extern void say(const char *, int);
+        __attribute__((noinline)) void first(int a) { say(\"x/y/text.c\", a + 1); }
+        void second(int a) { first(a); say(\"x/y/text.c\", 2); say(\"other.c\", 3); first(5); say(\"\", 6); }
+        void third(int a) { say(\"text.cc\", a); first(a); }";
+    for machine in BOTH {
+        let data = library(machine, source, &["-O2", "-fvisibility=hidden"]);
+        let elf = Elf::parse(&data).unwrap();
+        let found = elf.find(&["first", "second", "third"]);
+        let within = |at: u64| {
+            let inside = |s: &Symbol| (s.vaddr..s.vaddr + s.size).contains(&at);
+            found.iter().find(|(_, s)| inside(s)).map(|(name, _)| *name)
+        };
+        let users = |is_longer: bool| {
+            let sources = elf.sources("text.c");
+            let (file, _) = sources
+                .into_iter()
+                .find(|(_, long)| *long == is_longer)
+                .unwrap();
+            let text = elf.text_at(file.start, 32).unwrap();
+            assert_eq!(text, if is_longer { "text.cc" } else { "x/y/text.c" });
+            let places = elf.references(&[file]).into_iter();
+            places.filter_map(within).collect::<Vec<_>>()
+        };
+        let mut plain = users(false);
+        plain.sort_unstable();
+        assert_eq!(plain, ["first", "second"], "{machine:?}");
+        assert_eq!(users(true), ["third"], "{machine:?}");
+        let mut calls = Vec::new();
+        elf.transfers(|t| calls.extend((t.to == found["first"].vaddr).then(|| within(t.from))));
+        calls.sort_unstable();
+        assert_eq!(
+            calls,
+            [Some("second"), Some("second"), Some("third")],
+            "{machine:?}"
+        );
+    }
+}
+
+#[test]
+fn addresses_in_a_program_loaded_where_its_file_says_are_found() {
+    let source = "
+        void say(const char *p) { __asm__ volatile(\"\" :: \"r\"(p)); }
+        void _start(void) { __asm__ volatile(\"\" :: \"r\"(\"x/text.c\")); say(\"x/text.c\"); }";
+    let options = ["-nostdlib", "-static", "-no-pie", "-fno-pie", "-O0"];
+    let data = compile(source, &options).unwrap();
+    let elf = Elf::parse(&data).unwrap();
+    let (file, _) = elf.sources("text.c").remove(0);
+    assert_eq!(elf.references(&[file]).len(), 2);
 }

@@ -16,6 +16,8 @@ pub struct Attachable {
     pub flavor: Flavor,
     /// As it stands in the file. Foreign.
     pub version: Option<String>,
+    /// How its functions were found, where that is worth telling.
+    pub found_by: Option<&'static str>,
     /// What will be missed for all that; makes the row [`Status::Partly`].
     pub limits: Vec<String>,
 }
@@ -198,7 +200,7 @@ fn row_of(blank: &Row, path: &Path, finding: &Finding) -> Row {
                 true => Status::Attachable,
                 false => Status::Partly,
             },
-            reason: (!target.limits.is_empty()).then(|| target.limits.join("; ")),
+            reason: told(target),
             ..row
         },
         Finding::Dark(dark) => Row {
@@ -213,6 +215,13 @@ fn row_of(blank: &Row, path: &Path, finding: &Finding) -> Row {
             ..row
         },
     }
+}
+
+/// How its functions were found, and what will be missed.
+fn told(target: &Attachable) -> Option<String> {
+    let limits = target.limits.iter().map(String::as_str);
+    let all: Vec<&str> = target.found_by.into_iter().chain(limits).collect();
+    (!all.is_empty()).then(|| all.join("; "))
 }
 
 /// Writes an aligned table with a head. `escape` makes foreign text fit for a terminal.
@@ -370,6 +379,7 @@ mod tests {
                 Ok(is_target.then_some(Attachable {
                     flavor: Flavor::OpenSsl,
                     version,
+                    found_by: None,
                     limits,
                 }))
             });

@@ -9,6 +9,7 @@
 pub mod cgroup;
 pub mod content;
 pub mod dark;
+pub mod debug_file;
 pub mod elf;
 pub mod golang;
 pub mod image;

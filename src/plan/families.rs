@@ -200,6 +200,7 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
     );
     notes.extend(here.map(|other| format!("{} in the same file is not seen", other.flavor.name())));
     Ok(Some(Plan {
+        found_by: None,
         flavor: family.flavor,
         version: None,
         probes,

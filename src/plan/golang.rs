@@ -112,6 +112,7 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
     Ok(Some(Plan {
         flavor: Flavor::Go,
         version: Some(program.version),
+        found_by: None,
         probes,
         layout,
         notes,

@@ -1,7 +1,7 @@
 //! Decides where in a target to probe and which layout offsets BPF needs; knows no BPF.
 
 #[cfg(test)]
-mod compiled;
+pub(crate) mod compiled;
 pub mod disasm;
 pub mod families;
 pub mod golang;
@@ -10,6 +10,7 @@ mod nss;
 pub mod openssl;
 mod probe;
 pub mod site;
+pub mod stripped;
 pub mod symbolic;
 
 use crate::discovery::elf::{Elf, Machine};
@@ -192,6 +193,10 @@ pub struct Layout {
     /// The 32 bytes that `SSL_get_client_random` and `SSL_get_server_random` copy.
     pub client_random: Option<LoadChain>,
     pub server_random: Option<LoadChain>,
+    /// The end of a connection is not seen: its handle may come back as another one.
+    pub unfreed: bool,
+    /// The functions were found without symbols: what they return is checked.
+    pub unproved: bool,
     /// Offset of `goid` in Go's `runtime.g`.
     pub goid: Option<u32>,
     /// Where Go before 1.17 on x86-64 has `g`, from the thread pointer on.
@@ -243,6 +248,10 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
             None => golang::plan(elf, path)?,
         },
     };
+    let plan = match plan {
+        Some(plan) => Some(plan),
+        None => openssl::plan_stripped(elf, path)?,
+    };
     // An emulator maps such files; a breakpoint would be one more instruction to translate.
     if plan.is_some() && elf.machine() != Machine::HOST {
         bail!(
@@ -258,6 +267,8 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
 pub struct Plan {
     pub flavor: Flavor,
     pub version: Option<String>,
+    /// How the functions were found, where the file's own symbols did not say.
+    pub found_by: Option<&'static str>,
     pub probes: Vec<Probe>,
     pub layout: Layout,
     /// Limits worth telling: "SSL BIOs are not seen: …".
@@ -274,6 +285,9 @@ impl Plan {
         let _ = write!(text, "{}", self.flavor.name());
         if let Some(version) = &self.version {
             let _ = write!(text, " ({version})");
+        }
+        if let Some(found_by) = self.found_by {
+            let _ = write!(text, ": {found_by}");
         }
         text.push('\n');
         for probe in &self.probes {
@@ -317,6 +331,9 @@ impl Plan {
         }
         if let Some(offset) = layout.input {
             let _ = write!(text, " input={offset:#x}");
+        }
+        if layout.unfreed {
+            text.push_str(" unfreed");
         }
         for note in &self.notes {
             let _ = write!(text, "\n  note: {note}");

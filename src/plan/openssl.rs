@@ -5,14 +5,17 @@
 //! probed where it can be found and proved to be it; likewise for writing. A probe on a function
 //! and one on another that it calls never double: BPF drops the nested call.
 
+use crate::discovery::content::SparseFile;
+use crate::discovery::debug_file;
 use crate::discovery::elf::{Elf, Symbol};
 use crate::event::{Dir, Flavor, Role};
 use crate::plan::disasm::{Decoder, Kind};
 use crate::plan::layout::{self, SSL_GETTERS};
 use crate::plan::probe::{self, MAX_FUNCTION};
+use crate::plan::stripped;
 use crate::plan::symbolic::{self, Call, Callee, Run, Value};
-use crate::plan::{Action, Count, Plan, Probe};
-use anyhow::Result;
+use crate::plan::{Action, Count, Layout, Plan, Probe};
+use anyhow::{Context, Result};
 use std::collections::HashMap;
 
 /// Functions that are probed as they are.
@@ -44,6 +47,9 @@ const EVIDENCE: [&str; 6] = [
     "SSL_get_peer_full_cert_chain",
     "SSL_CTX_load_verify_mem",
 ];
+
+const BY_DEBUG_FILE: &str = "functions found by the separate file of debug symbols";
+const BY_ERRORS: &str = "no symbols: functions found by the errors that they report";
 
 /// The functions that move data in one direction.
 struct Family {
@@ -91,6 +97,49 @@ const WRITE: Family = Family {
 /// # Errors
 /// The disassembler does not start, or no function that moves data can be probed.
 pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
+    let found = named(elf);
+    if !moves_data(&found) {
+        return Ok(None);
+    }
+    let flavor = flavor(elf, &found);
+    plan_of(elf, path, &found, flavor, None).map(Some)
+}
+
+/// As [`plan`], of a file without symbols that has such a library inside.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_stripped(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
+    if !stripped::is_inside(elf) {
+        return Ok(None);
+    }
+    if let Some(file) = debug_file::of(elf) {
+        let file = SparseFile::new(&file).context("look at the file with the debug symbols")?;
+        let symbols = Elf::open(&file)?;
+        let found = named(&symbols);
+        if moves_data(&found) {
+            let flavor = flavor(elf, &found);
+            return plan_of(elf, path, &found, flavor, Some(BY_DEBUG_FILE)).map(Some);
+        }
+    }
+    let Some(stripped) = stripped::find(elf, &Decoder::of(elf.machine())?) else {
+        return Ok(None);
+    };
+    let found = &stripped.functions;
+    let mut plan = plan_of(elf, path, found, stripped.flavor, Some(BY_ERRORS))?;
+    for family in [&READ, &WRITE] {
+        if !has_any(family, found) {
+            plan.notes.push(format!(
+                "{} is not seen: it was not found in a file without symbols",
+                family.plain
+            ));
+        }
+    }
+    Ok(Some(plan))
+}
+
+/// The functions of the API that symbols name.
+fn named(elf: &Elf<'_>) -> HashMap<&'static str, Symbol> {
     let mut names: Vec<&str> = Vec::new();
     names.extend(PLAIN.iter().map(|(name, _)| name));
     names.extend(EVIDENCE);
@@ -99,17 +148,30 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
         names.extend(family.exported.iter().map(|(name, _)| name));
         names.extend([family.inner, family.early]);
     }
-    let found = elf.find(&names);
-    let moves_data = |family: &Family| family.exported.iter().any(|(n, _)| found.contains_key(n));
-    if !moves_data(&READ) && !moves_data(&WRITE) {
-        return Ok(None);
-    }
-    let flavor = flavor(elf, &found);
+    elf.find(&names)
+}
+
+fn has_any(family: &Family, found: &HashMap<&str, Symbol>) -> bool {
+    let mut names = family.exported.iter().map(|(name, _)| name);
+    names.any(|name| found.contains_key(name))
+}
+
+fn moves_data(found: &HashMap<&str, Symbol>) -> bool {
+    has_any(&READ, found) || has_any(&WRITE, found)
+}
+
+fn plan_of(
+    elf: &Elf<'_>,
+    path: &str,
+    found: &HashMap<&str, Symbol>,
+    flavor: Flavor,
+    found_by: Option<&'static str>,
+) -> Result<Plan> {
     let planner = Planner {
         elf,
         decoder: Decoder::of(elf.machine())?,
         version: version(elf, flavor),
-        found: &found,
+        found,
         flavor,
     };
     let mut probes = Vec::new();
@@ -128,14 +190,19 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
             planner.probe(name, symbol, action, &mut probes, &mut notes);
         }
     }
-    let layout = layout::ssl_layout(elf, &planner.decoder, &found);
-    Ok(Some(Plan {
+    let layout = Layout {
+        unfreed: probes.iter().all(|probe| probe.action != Action::Free),
+        unproved: found_by == Some(BY_ERRORS),
+        ..layout::ssl_layout(elf, &planner.decoder, found)
+    };
+    Ok(Plan {
         flavor,
         version: planner.version,
+        found_by,
         probes,
         layout,
         notes,
-    }))
+    })
 }
 
 /// The version as it stands in the file, for those libraries that state one; the libssl of
@@ -299,7 +366,9 @@ impl Planner<'_, '_> {
         }
         // Inlined into the exported functions, but with a symbol: SSL BIOs still call it.
         let symbol = self.found.get(family.inner).ok_or(why)?;
+        let proved = stripped::count_argument(&self.execute(symbol));
         let count = match family.dir {
+            _ if proved.is_some() => proved,
             Dir::In => Some(3),
             Dir::Out if self.found.contains_key("SSL_write_ex2") => Some(4),
             Dir::Out => self.has_flags_argument().map(|has| if has { 4 } else { 3 }),

@@ -48,7 +48,7 @@ impl Value {
         plus: 0,
     };
 
-    fn constant(plus: i64) -> Value {
+    pub fn constant(plus: i64) -> Value {
         Value {
             base: Base::Zero,
             plus,
@@ -59,6 +59,14 @@ impl Value {
     pub fn arg(n: u8) -> Value {
         Value {
             base: Base::Arg(n),
+            plus: 0,
+        }
+    }
+
+    /// What was loaded, by the index of the load.
+    pub fn load(index: u16) -> Value {
+        Value {
+            base: Base::Load(index),
             plus: 0,
         }
     }

@@ -82,6 +82,7 @@ fn classify(
     Ok(Some(Attachable {
         flavor: plan.flavor,
         version: plan.version.or_else(|| crypto_version.clone()),
+        found_by: plan.found_by,
         limits: plan.notes,
     }))
 }

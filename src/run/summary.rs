@@ -100,6 +100,13 @@ pub fn counts(totals: &Totals, counters: Option<&Counters>) -> String {
                 counters.dropped_notes
             ));
         }
+        if counters.wrong_calls > 0 {
+            lines.push(
+                "a function found without symbols is not what it was taken for: its file was not \
+                 captured any more"
+                    .to_owned(),
+            );
+        }
         if counters.expired_holds > 0 {
             lines.push(format!(
                 "{} times a process went on before its new libraries were probed: first bytes may be missing",

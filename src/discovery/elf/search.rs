@@ -20,7 +20,7 @@ pub(in crate::discovery) enum Loads {
 }
 
 impl Loads {
-    fn has(self, segment: &ProgramHeader) -> bool {
+    pub(super) fn has(self, segment: &ProgramHeader) -> bool {
         let flags = segment.p_flags;
         match self {
             Loads::Constants => flags & (PF_W | PF_X) == 0,
