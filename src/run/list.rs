@@ -29,10 +29,7 @@ pub fn list(config: &Config) -> Result<Outcome> {
         with_empty: config.verbose > 0 || !config.who.pids.is_empty(),
         user_name: &|uid| Some(User::from_uid(Uid::from_raw(uid)).ok()??.name),
     };
-    let mut crypto_version = None;
-    let rows = listing::scan(&proc, &scope, &mut |bytes, path| {
-        classify(bytes, path, &mut crypto_version)
-    })?;
+    let rows = listing::scan(&proc, &scope, &mut classifier())?;
     let mut to = text_target(config.output.file.as_deref())?;
     write(&rows, config.output.format, &mut to).context("write the list")?;
     Ok(Outcome::Code(0))
@@ -61,6 +58,12 @@ fn is_wanted(who: &Who, group: Option<&Cgroup>, proc: &ProcFs, process: &Process
             .exe
             .as_ref()
             .is_none_or(|wanted| exe().as_ref() == Some(wanted))
+}
+
+/// Says what can be attached of a file, with the version that a file before it may have told.
+pub fn classifier() -> impl FnMut(&[u8], &str) -> Result<Option<Attachable>> {
+    let mut crypto_version = None;
+    move |bytes, path| classify(bytes, path, &mut crypto_version)
 }
 
 /// libssl.so.3 does not state its version, but libcrypto, which is mapped before or beside it, does.

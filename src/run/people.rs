@@ -9,6 +9,7 @@ use crate::event::{Flavor, Lib, Proc};
 use crate::filter::glob::glob_match;
 use crate::flow::Facts;
 use crate::ring::RawConn;
+use crate::run::unseen;
 use anyhow::{Context, Result};
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
@@ -211,6 +212,13 @@ impl People {
         for key in self.muted.remove(&pid).unwrap_or_default() {
             self.bpf.unmute(&key);
         }
+    }
+
+    /// Says of the processes that were named, and of which nothing can be captured, why not.
+    pub fn explain_unseen(&self) {
+        let unseen = |pid: &u32| !self.registry.has_target(*pid);
+        let pids = self.named.iter().copied().filter(unseen).collect();
+        unseen::explain(self.procfs.clone(), pids);
     }
 
     /// Everybody that was named has ended.
