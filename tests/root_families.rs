@@ -2,7 +2,7 @@
 
 mod lab;
 
-use lab::{Checks, LIMIT, Running, Sniff, Truth, oracle};
+use lab::{Capture, Checks, Conn, LIMIT, Running, Sniff, Truth, oracle, servers};
 use std::process::Command;
 use test_tag::tag;
 
@@ -83,4 +83,106 @@ fn a_connection_of_gnutls_is_seen_by_a_capture_that_comes_later() {
     capture.assert_complete();
     let truths = Truth::parse_all(&program.stdout_text());
     oracle::assert_equal(&capture, &truths, BYTES_AND_ADDRESSES);
+}
+
+/// The only connection that carried anything.
+fn only(capture: &Capture) -> &Conn {
+    let mut conns = capture.conns.values().filter(|conn| conn.out.len() > 0);
+    let conn = conns.next().expect("a connection with data");
+    assert!(conns.next().is_none(), "{:?}", capture.conns);
+    conn
+}
+
+/// Fails unless these are the two ends of one connection, byte for byte.
+fn assert_mirror(client: &Conn, server: &Conn) {
+    assert!(client.local.is_some() && client.remote.is_some());
+    assert_eq!(client.local, server.remote);
+    assert_eq!(client.remote, server.local);
+    assert_eq!(client.version, server.version);
+    assert!(client.out.bytes == server.input.bytes, "to the server");
+    assert!(client.input.bytes == server.out.bytes, "to the client");
+}
+
+/// The client runs under a capture of its own, within two seconds, beside one of the server.
+fn ends(server: &servers::Server, client: &[&str], input: &[u8]) -> (Capture, Capture) {
+    let dir = lab::new_dir();
+    let file = dir.path().join("input");
+    std::fs::write(&file, input).unwrap();
+    let sniff = Sniff::pid(dir.path(), server.pid());
+    let mut command = Command::new("/usr/bin/timeout");
+    let script = format!("(cat {}; sleep 1) | {}", file.display(), client.join(" "));
+    command.args(["2", "/bin/sh", "-c", &script]);
+    let (_, of_client) = Sniff::run(dir.path(), &["-f"], &mut command);
+    (of_client, sniff.stop())
+}
+
+#[tag(root)]
+#[test]
+fn the_tools_of_gnutls_are_captured_at_both_ends() {
+    let name = "the_tools_of_gnutls_are_captured_at_both_ends";
+    if !lab::can_capture(name) || !lab::installed(name, &["gnutls-cli", "gnutls-serv"]) {
+        return;
+    }
+    let server = servers::gnutls_echo();
+    let port = server.port.to_string();
+    let client = ["gnutls-cli", "--insecure", "-p", &port, "localhost"];
+    let said = lab::body(40_000);
+    let (of_client, of_server) = ends(&server, &client, &said);
+    let client = only(&of_client);
+    assert_mirror(client, only(&of_server));
+    assert!(client.out.bytes == said);
+    assert_eq!(client.lib.as_deref(), Some("gnutls"));
+    assert_eq!(client.version.as_deref(), Some("1.3"));
+}
+
+#[tag(root)]
+#[test]
+fn the_tools_of_nss_are_captured_at_both_ends_though_stripped() {
+    let name = "the_tools_of_nss_are_captured_at_both_ends_though_stripped";
+    if !lab::can_capture(name) || !lab::installed(name, &["tstclnt", "selfserv", "certutil"]) {
+        return;
+    }
+    let server = servers::selfserv();
+    let (port, database) = (
+        server.port.to_string(),
+        format!("sql:{}", server.dir.path().display()),
+    );
+    let client = [
+        "tstclnt",
+        "-o",
+        "-h",
+        "localhost",
+        "-p",
+        &port,
+        "-d",
+        &database,
+    ];
+    let (of_client, of_server) = ends(&server, &client, b"GET / HTTP/1.0\r\n\r\n");
+    let client = only(&of_client);
+    assert_mirror(client, only(&of_server));
+    assert_eq!(client.out.text(), "GET / HTTP/1.0\r\n\r\n");
+    assert!(client.input.text().starts_with("HTTP/1.0 200 OK\r\n"));
+    assert_eq!(client.lib.as_deref(), Some("nss"));
+}
+
+#[tag(root)]
+#[test]
+fn wget_gets_what_a_server_of_another_library_sent() {
+    let name = "wget_gets_what_a_server_of_another_library_sent";
+    if !lab::can_capture(name) || !lab::installed(name, &["wget", "nginx"]) {
+        return;
+    }
+    let server = servers::nginx(1);
+    let dir = lab::new_dir();
+    let sniff = Sniff::start(dir.path(), &["-p", &server.pid_list()]);
+    let mut wget = Command::new("/usr/bin/wget");
+    wget.args(["-q", "-O", "/dev/null", "--no-proxy", "--ca-certificate"]);
+    wget.arg(&lab::certificate().cert);
+    wget.arg(format!("https://localhost:{}/large", server.port));
+    let (mut running, of_client) = Sniff::run(dir.path(), &[], &mut wget);
+    running.wait_success(LIMIT);
+    let of_server = sniff.stop();
+    let client = only(&of_client);
+    assert_mirror(client, only(&of_server));
+    assert!(client.input.bytes.ends_with(&lab::body(5_000_000)));
 }

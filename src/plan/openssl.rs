@@ -174,6 +174,9 @@ fn plan_of(
         found,
         flavor,
     };
+    if planner.wraps_gnutls() {
+        return Ok(None);
+    }
     let mut probes = Vec::new();
     let mut notes = Vec::new();
     for family in [&READ, &WRITE] {
@@ -249,6 +252,16 @@ struct Planner<'p, 'a> {
 }
 
 impl Planner<'_, '_> {
+    /// Whether this is `libgnutls-openssl`, whose data is seen in `GnuTLS`.
+    fn wraps_gnutls(&self) -> bool {
+        let calls_it = |symbol: &Symbol| {
+            let run = self.execute(symbol);
+            let mut callees = run.calls.iter().map(|call| &call.callee);
+            callees.any(|to| matches!(to, Callee::Import(name) if name.starts_with("gnutls_")))
+        };
+        self.found.get(WRITE.plain).is_some_and(calls_it)
+    }
+
     /// Plans one direction: the inner function, and every exported one that does not provably go
     /// through it.
     fn family(&self, family: &Family, probes: &mut Vec<Probe>, notes: &mut Vec<String>) {

@@ -376,3 +376,35 @@ pub fn postgres() -> Server {
     });
     server
 }
+
+/// GnuTLS's own server, which says back what it is told.
+pub fn gnutls_echo() -> Server {
+    let (dir, port) = (new_dir(), free_port());
+    let certificate = certificate();
+    let mut command = Command::new(find_program("gnutls-serv").expect("gnutls-serv is installed"));
+    command.args(["--echo", "--port", &port.to_string(), "--x509certfile"]);
+    command.arg(&certificate.cert);
+    command.arg("--x509keyfile").arg(&certificate.key);
+    Server::start(command, dir, port)
+}
+
+/// NSS's own server, with a database in its directory that clients can use too.
+pub fn selfserv() -> Server {
+    let (dir, port) = (new_dir(), free_port());
+    let certificate = certificate();
+    let run = |program: &str, args: &[&str]| {
+        let program = find_program(program).expect("NSS's tools are installed");
+        let mut command = Command::new(program);
+        let output = command.current_dir(dir.path()).args(args).output().unwrap();
+        assert!(output.status.success(), "{command:?}: {output:?}");
+    };
+    run("certutil", &["-N", "-d", "sql:.", "--empty-password"]);
+    let (cert, key) = (certificate.cert.display(), certificate.key.display());
+    let pack = format!("pkcs12 -export -in {cert} -inkey {key} -name lab -out p12 -passout pass:");
+    run("openssl", &pack.split(' ').collect::<Vec<_>>());
+    run("pk12util", &["-i", "p12", "-d", "sql:.", "-W", ""]);
+    let mut command = Command::new(find_program("selfserv").expect("selfserv is installed"));
+    command.args(["-n", "lab", "-V", "tls1.2:", "-p", &port.to_string(), "-d"]);
+    command.arg(format!("sql:{}", dir.path().display()));
+    Server::start(command, dir, port)
+}
