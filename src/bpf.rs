@@ -141,8 +141,10 @@ impl Bpf {
         for (what, how) in features.describe() {
             log::debug!("{what}: {how}");
         }
+        let mut config = types::ts_config::default();
+        configure(&mut config, options, features)?;
         let mut bpf = Bpf {
-            parts: Parts::load(features, options.ring_bytes, &config(options, features)?)?,
+            parts: Parts::load(features, options.ring_bytes, &config)?,
             features,
             sees_sockets: false,
             links: Vec::new(),
@@ -408,10 +410,9 @@ impl From<types::ts_conn_key> for ConnKey {
     }
 }
 
-fn config(options: &Options, features: Features) -> Result<types::ts_config> {
+fn configure(config: &mut types::ts_config, options: &Options, features: Features) -> Result<()> {
     let ring = u64::from(options.ring_bytes);
     let name = options.comm.as_deref().unwrap_or_default();
-    let mut config = types::ts_config::default();
     config.self_tgid = std::process::id();
     config.snaplen = options.snaplen;
     config.by_tgid = options.by_tgid.into();
@@ -428,7 +429,7 @@ fn config(options: &Options, features: Features) -> Result<types::ts_config> {
     config.large_call = ring / 2;
     config.can_sleep = features.sleepable.into();
     config.exact_records = features.exact_records.into();
-    Ok(config)
+    Ok(())
 }
 
 fn go_defer(known: Option<Deferred>) -> types::ts_go_defer {

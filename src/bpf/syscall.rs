@@ -127,7 +127,7 @@ impl UprobeEvents {
     }
 }
 
-/// `PERF_EVENT_IOC_SET_BPF` and `PERF_EVENT_IOC_ENABLE` (linux/perf_event.h).
+/// `PERF_EVENT_IOC_SET_BPF` and `PERF_EVENT_IOC_ENABLE` (`linux/perf_event.h`).
 const SET_BPF: libc::Ioctl = 0x4004_2408;
 const ENABLE: libc::Ioctl = 0x2400;
 
