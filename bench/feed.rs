@@ -132,6 +132,7 @@ impl Anybody {
                 comm: "server".into(),
                 exe: Some("/usr/sbin/server".into()),
                 uid: Some(33),
+                ..Proc::default()
             }),
             lib: Rc::new(Lib {
                 flavor: Flavor::OpenSsl,

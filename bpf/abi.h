@@ -189,7 +189,7 @@ struct ts_rec_conn {
 	__u8 alpn[TS_ALPN_LEN];
 	char sni[TS_SNI_LEN];
 	char unix_path[TS_UNIX_PATH_LEN];
-	__u32 pad;
+	__u32 own_tgid; /* as the process itself sees it, in its pid namespace */
 };
 
 /* Payload follows: the rest of the record. */

@@ -206,14 +206,24 @@ static __always_inline void read_tls_facts(struct ts_rec_conn *rec, const struct
 		read_user(rec->sni, value & (TS_SNI_LEN - 1), name);
 }
 
+/* The number by which a process in a container knows itself. */
+static __always_inline __u32 own_tgid(struct task_struct *task)
+{
+	struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
+	struct upid *number = number_at(pid, BPF_CORE_READ(pid, level));
+
+	return BPF_CORE_READ(number, nr);
+}
+
 static __always_inline void read_process(struct ts_rec_conn *rec)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct inode *exe = BPF_CORE_READ(task, mm, exe_file, f_inode);
 
+	rec->own_tgid = own_tgid(task);
 	rec->exe_ino = BPF_CORE_READ(exe, i_ino);
 	rec->exe_dev = BPF_CORE_READ(exe, i_sb, s_dev);
-	rec->tid = bpf_get_current_pid_tgid();
+	rec->tid = current_ids();
 	rec->uid = bpf_get_current_uid_gid();
 	BPF_CORE_READ_STR_INTO(&rec->comm, task, group_leader, comm);
 }

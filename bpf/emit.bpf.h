@@ -246,7 +246,7 @@ static __always_inline struct chunk_ctx begin(const struct frame *frame, __u64 c
 					      __u64 off, __u64 ts)
 {
 	bool in_memory = cookie_count(frame->cookie) != TS_CNT_SENDFILE;
-	__u64 ids = bpf_get_current_pid_tgid();
+	__u64 ids = current_ids();
 	struct chunk_ctx ctx = {
 		.rec =
 			{
@@ -324,7 +324,7 @@ static __always_inline bool emit_end(__u32 type, const struct ts_conn *conn)
 		return false;
 	}
 	rec->type = type;
-	rec->tid = bpf_get_current_pid_tgid();
+	rec->tid = current_ids();
 	rec->conn = conn->id;
 	rec->ts = bpf_ktime_get_boot_ns();
 	rec->off[TS_OUT] = conn->off[TS_OUT];

@@ -10,6 +10,8 @@
 #include "abi.h"
 
 #define MAX_CONNS (256 * 1024)
+/* Of pid namespaces within one another, of which the kernel allows 32. */
+#define MAX_PID_DEPTH 8
 
 /* The object for Linux 5.8 to 5.14: what it does otherwise is here, in old.bpf.h and thread.bpf.h.
  */
@@ -32,11 +34,14 @@ const volatile struct ts_config {
 	__u32 uid;
 	__u32 comm_len; /* only commands whose name begins with these bytes of `comm`; 0: all */
 	char comm[TS_COMM_LEN];
-	__u64 wakeup_at;  /* unread bytes in the ring at which the reader is woken */
-	__u64 large_call; /* from here on a call waits for room in the ring */
-	__u64 hold_ns;    /* how long a thread waits at most for the probes of its libraries */
-	__u32 hold_all;   /* it waits also for files that user space has noticed */
-	__u32 can_sleep;  /* uprobe programs do */
+	__u64 cgroup; /* only in this cgroup, which lies so deep below the root; 0: any */
+	__u32 cgroup_level;
+	__u32 pid_namespace; /* inode of ours; 0: the machine's own */
+	__u64 wakeup_at;     /* unread bytes in the ring at which the reader is woken */
+	__u64 large_call;    /* from here on a call waits for room in the ring */
+	__u64 hold_ns;       /* how long a thread waits at most for the probes of its libraries */
+	__u32 hold_all;      /* it waits also for files that user space has noticed */
+	__u32 can_sleep;     /* uprobe programs do */
 	__u32 exact_records;
 	__u32 never; /* always 0, which the verifier knows and the compiler does not */
 } config = {};
@@ -190,9 +195,51 @@ static __always_inline __u64 probe_cookie(void *ctx)
 #endif
 }
 
+/* A task's number in the pid namespace that lies so deep below the machine's own. */
+static __always_inline struct upid *number_at(struct pid *pid, __u32 depth)
+{
+	return (void *)pid + bpf_core_field_offset(pid->numbers) +
+	       depth * bpf_core_type_size(struct upid);
+}
+
+/* A task's number in our pid namespace; 0 outside of it. */
+static __always_inline __u32 number_for_us(struct task_struct *task)
+{
+	struct pid *pid = BPF_CORE_READ(task, thread_pid);
+	__u32 depth, deepest = BPF_CORE_READ(pid, level);
+
+	for (depth = 1; depth < MAX_PID_DEPTH; depth++) {
+		struct upid *number = number_at(pid, depth);
+
+		if (depth > deepest)
+			break;
+		if (BPF_CORE_READ(number, ns, ns.inum) == config.pid_namespace)
+			return BPF_CORE_READ(number, nr);
+	}
+	return 0;
+}
+
+static __always_inline __u32 tgid_of(struct task_struct *task)
+{
+	if (config.pid_namespace)
+		return number_for_us(BPF_CORE_READ(task, group_leader));
+	return BPF_CORE_READ(task, tgid);
+}
+
+/* What user space knows the current thread and process by, as bpf_get_current_pid_tgid(). */
+static __always_inline __u64 current_ids(void)
+{
+	struct task_struct *task;
+
+	if (!config.pid_namespace)
+		return bpf_get_current_pid_tgid();
+	task = (void *)bpf_get_current_task();
+	return (__u64)number_for_us(BPF_CORE_READ(task, group_leader)) << 32 | number_for_us(task);
+}
+
 static __always_inline __u32 current_tgid(void)
 {
-	return bpf_get_current_pid_tgid() >> 32;
+	return current_ids() >> 32;
 }
 
 /* Uprobe programs are preempted: the slot of this CPU may be another's by now. */
@@ -251,7 +298,11 @@ static __always_inline bool is_traced(void)
 {
 	__u32 tgid = current_tgid();
 
-	if (tgid == config.self_tgid)
+	/* Number 0 is nobody's: outside of our pid namespace. */
+	if (tgid == config.self_tgid || !tgid)
+		return false;
+	if (config.cgroup &&
+	    bpf_get_current_ancestor_cgroup_id(config.cgroup_level) != config.cgroup)
 		return false;
 	if (config.by_tgid && !bpf_map_lookup_elem(&traced, &tgid))
 		return false;

@@ -22,7 +22,7 @@ extern void bpf_iter_task_vma_destroy(struct bpf_iter_task_vma *it) __ksym __wea
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(process_forked, struct task_struct *parent, struct task_struct *child)
 {
-	__u32 from = BPF_CORE_READ(parent, tgid), to = BPF_CORE_READ(child, tgid);
+	__u32 from = tgid_of(parent), to = tgid_of(child);
 	__u8 one = 1;
 
 	if (!config.follow || from == to || !bpf_map_lookup_elem(&traced, &from))

@@ -2,6 +2,8 @@ complete -c tlssniff -s p -l pid -d 'Only these processes; several with commas, 
 complete -c tlssniff -s u -l uid -d 'Only processes of this user, by name or number' -r -f -a "(__fish_complete_users)"
 complete -c tlssniff -l comm -d 'Only processes whose command name matches this pattern (*, ?, [...])' -r
 complete -c tlssniff -l exe -d 'Only processes that run this executable' -r -F
+complete -c tlssniff -l cgroup -d 'Only processes of this cgroup and of those below it, by its path in the unified hierarchy' -r -F
+complete -c tlssniff -l container -d 'Only processes of this container, by the beginning of its id' -r
 complete -c tlssniff -l run-as -d 'Run the command as this user [default: $SUDO_USER under sudo, else yourself]' -r -f -a "(__fish_complete_users)"
 complete -c tlssniff -s s -l snapshot-length -d 'Keep at most this many bytes of each read or write; 0 keeps everything' -r
 complete -c tlssniff -s Q -l direction -d 'Only what the programs read (in) or write (out)' -r -f -a "in\t''

@@ -133,6 +133,14 @@ impl Registry {
         self.targets.get(usize::try_from(number).ok()?)
     }
 
+    /// Whether the process has mapped a file with TLS functions that are known.
+    pub fn has_target(&self, pid: u32) -> bool {
+        let is_target = |id| matches!(self.contents.get(&id), Some(Content::Tls { .. }));
+        self.procfs
+            .exec_mappings(pid)
+            .is_ok_and(|mappings| mappings.iter().any(|mapping| is_target(mapping.id)))
+    }
+
     /// Those with probes in place.
     pub fn attached(&self) -> impl Iterator<Item = &Target> {
         let ids: HashSet<FileId> = self.linked.keys().map(|(id, _)| *id).collect();

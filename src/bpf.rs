@@ -69,6 +69,11 @@ pub struct Options {
     pub uid: Option<u32>,
     /// Beginning of the command's name, up to 16 bytes; with a final NUL it is the whole name.
     pub comm: Option<Vec<u8>>,
+    /// A cgroup's id, and how deep below the root it lies.
+    pub cgroup: Option<(u64, u32)>,
+    /// Inode of our pid namespace when it is not the machine's own: processes have their numbers
+    /// there, and those outside of it are not looked at.
+    pub pid_namespace: Option<u32>,
     /// A power of two, at least a page.
     pub ring_bytes: u32,
     /// Which threads wait for the probes of libraries that they have just mapped, and how long at
@@ -423,6 +428,8 @@ fn configure(config: &mut types::ts_config, options: &Options, features: Feature
         *to = from.cast_signed();
     }
     config.comm_len = u32::try_from(name.len()).context("length of the command's name")?;
+    (config.cgroup, config.cgroup_level) = options.cgroup.unwrap_or_default();
+    config.pid_namespace = options.pid_namespace.unwrap_or_default();
     config.hold_all = (options.hold == Hold::Always).into();
     config.hold_ns = u64::try_from(options.hold.most().as_nanos()).unwrap_or(u64::MAX);
     config.wakeup_at = ring / 16;

@@ -27,7 +27,7 @@ const EXAMPLES: &str = "Examples:
 ///
 /// tlssniff is tcpdump for the inside of TLS. It prints what programs write to and read from their
 /// TLS library, or saves it for Wireshark. No proxy, no certificate, no key, no restart.
-/// Without -p, -u, --comm, --exe or a command, every process of the machine is captured.
+/// Without -p, -u, --comm, --exe, --cgroup, --container or a command, every process of the machine is captured.
 // Backticks would be shown in the help.
 #[allow(clippy::doc_markdown)]
 #[derive(Clone, Debug, Parser)]
@@ -59,6 +59,14 @@ pub struct Cli {
     /// Only processes that run this executable
     #[arg(long, value_name = "PATH", help_heading = WHO)]
     pub exe: Option<PathBuf>,
+
+    /// Only processes of this cgroup and of those below it, by its path in the unified hierarchy
+    #[arg(long, value_name = "PATH", help_heading = WHO)]
+    pub cgroup: Option<PathBuf>,
+
+    /// Only processes of this container, by the beginning of its id
+    #[arg(long, value_name = "ID", conflicts_with = "cgroup", help_heading = WHO)]
+    pub container: Option<String>,
 
     /// With -p or a command: also their children
     #[arg(short, long, help_heading = WHO)]

@@ -65,8 +65,17 @@ pub struct Who {
     /// A pattern for the command name.
     pub comm: Option<String>,
     pub exe: Option<PathBuf>,
+    pub group: Option<Group>,
     /// Also the children of `pids` or of the command.
     pub follow: bool,
+}
+
+/// `--cgroup` or `--container`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Group {
+    Cgroup(PathBuf),
+    /// The beginning of its id.
+    Container(String),
 }
 
 /// What to run and as whom.
@@ -174,6 +183,10 @@ impl Config {
                 uid: cli.uid.as_deref().map(uid).transpose()?,
                 comm: cli.comm,
                 exe: cli.exe,
+                group: match (cli.cgroup, cli.container) {
+                    (Some(path), _) => Some(Group::Cgroup(path)),
+                    (None, id) => id.map(Group::Container),
+                },
                 follow: cli.follow_forks,
             },
             list: cli.list_targets,
@@ -205,7 +218,14 @@ fn refuse_contradictions(cli: &Cli, around: &Surroundings) -> Result<()> {
     let reads = cli.read_file.is_some();
     let writes = cli.write_file.is_some();
     let runs = !cli.command.is_empty();
-    let selects = !cli.pid.is_empty() || cli.comm.is_some() || cli.exe.is_some();
+    let selects = !cli.pid.is_empty()
+        || [
+            cli.comm.is_some(),
+            cli.exe.is_some(),
+            cli.cgroup.is_some(),
+            cli.container.is_some(),
+        ]
+        .contains(&true);
     let rotates = cli.rotate_size.is_some() || cli.rotate_seconds.is_some();
     let filters = [
         !cli.filter.is_empty(),
@@ -235,7 +255,7 @@ fn refuse_contradictions(cli: &Cli, around: &Surroundings) -> Result<()> {
         ),
         (
             cli.list_targets && (reads || writes || runs || filters > 0),
-            "-D only lists; it goes with -p, -u, --comm, --exe and --json, \
+            "-D only lists; it goes with -p, -u, --comm, --exe, --cgroup, --container and --json, \
              and not with a filter, a command, -r or -w",
         ),
         (

@@ -135,6 +135,11 @@ pub struct Proc {
     /// The executable's path in the process's own mount namespace. Foreign.
     pub exe: Option<String>,
     pub uid: Option<u32>,
+    /// Its number in its own pid namespace, where that is another: what it calls itself in a
+    /// container.
+    pub own_pid: Option<u32>,
+    /// The short id of its container. Foreign.
+    pub container: Option<String>,
 }
 
 /// The file that holds the TLS functions.

@@ -103,6 +103,8 @@ pub struct RawConn {
     /// Device (as `st_dev`) and inode of the executable.
     pub exe: (u64, u64),
     pub comm: String,
+    /// The process's number in its own pid namespace.
+    pub own_pid: u32,
     pub transport: RawTransport,
     /// Through the descriptor in the BIO rather than the socket the thread used.
     pub by_fd: bool,
@@ -218,6 +220,7 @@ fn conn(record: &types::ts_rec_conn) -> RawConn {
         uid: record.uid,
         exe: (libc::makedev(major, minor), record.exe_ino),
         comm: c_string(&record.comm).unwrap_or_default(),
+        own_pid: record.own_tgid,
         transport: transport(record),
         by_fd: u32::from(record.addr.source) == types::ts_addr_source::TS_SRC_FD.0,
         role: record.role,

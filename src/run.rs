@@ -6,6 +6,7 @@ mod outputs;
 mod people;
 mod signals;
 mod summary;
+mod unseen;
 mod version;
 
 use crate::config::{Config, FileArg};

@@ -157,6 +157,7 @@ fn conn(id: u64, local: &str, remote: &str, role: Role) -> Conn {
             comm: "curl".to_owned(),
             exe: Some("/usr/bin/curl".to_owned()),
             uid: Some(1000),
+            ..Proc::default()
         }),
         lib: Rc::new(Lib {
             flavor: Flavor::OpenSsl,

@@ -17,7 +17,7 @@ fuzz_target!(|words: &str| {
     };
     let conn = Conn {
         id: 1,
-        proc: Rc::new(Proc { pid: 42, comm: "curl".into(), exe: None, uid: Some(0) }),
+        proc: Rc::new(Proc { pid: 42, comm: "curl".into(), exe: None, uid: Some(0), ..Proc::default() }),
         lib: Rc::new(Lib { flavor: Flavor::OpenSsl, path: String::new(), version: None }),
         transport: Transport::Tcp {
             local: ([127, 0, 0, 1], 443).into(),

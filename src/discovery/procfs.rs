@@ -1,6 +1,7 @@
 //! Reads processes and their executable mappings from /proc.
 
 use crate::discovery::FileId;
+use crate::discovery::cgroup;
 use anyhow::{Context, Result, bail};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -144,6 +145,14 @@ impl ProcFs {
             .map(|path| String::from_utf8_lossy(path).into_owned()))
     }
 
+    /// The short id of the process's container, in whatever cgroup hierarchy it shows. Foreign.
+    pub fn container(&self, pid: u32) -> Option<String> {
+        let bytes = self.read(pid, "cgroup").ok()?;
+        String::from_utf8_lossy(&bytes)
+            .lines()
+            .find_map(|line| cgroup::container_of(line.splitn(3, ':').nth(2)?))
+    }
+
     /// The children of all threads of a process, in ascending order.
     pub fn children(&self, pid: u32) -> Result<Vec<u32>> {
         let mut children: Vec<u32> = self
@@ -211,6 +220,14 @@ impl ProcFs {
             .join(format!("{:x}-{:x}", mapping.start, mapping.end));
         Some(Stamp::of(&link.metadata().ok()?))
     }
+}
+
+/// The inode of this process's pid namespace, when it is not that of the machine itself.
+pub fn own_pid_namespace() -> Option<u32> {
+    /// `PROC_PID_INIT_INO`, `include/linux/proc_ns.h`
+    const MACHINE: u64 = 0xefff_fffc;
+    let ino = fs::metadata("/proc/self/ns/pid").ok()?.ino();
+    u32::try_from(ino).ok().filter(|_| ino != MACHINE)
 }
 
 /// Tells the contents of a file apart from those that had its inode number before.

@@ -64,6 +64,7 @@ mod tests {
                 comm: "my prog".into(),
                 exe: None,
                 uid: Some(33),
+                ..Proc::default()
             }),
             lib: Rc::new(Lib {
                 flavor: Flavor::OpenSsl,

@@ -176,6 +176,8 @@ fn random_conn(id: u64, random: &mut Random) -> Conn {
                 .to_owned(),
             exe: random.maybe("/usr/bin/x y".to_owned()),
             uid: random.maybe(1000),
+            own_pid: random.maybe(1),
+            container: random.maybe("0123456789ab".to_owned()),
         }),
         lib: Rc::new(Lib {
             flavor: random.one_of(&[Flavor::OpenSsl, Flavor::BoringSsl]),
@@ -293,6 +295,8 @@ fn without_comments(event: &Owned) -> Owned {
     let mut event = event.clone();
     event.conn.proc = Rc::new(Proc {
         exe: None,
+        own_pid: None,
+        container: None,
         ..(*event.conn.proc).clone()
     });
     let flavor = event.conn.lib.flavor;

@@ -4,14 +4,14 @@ use crate::bpf::{Bpf, Hold, Options};
 use crate::child::{Child, Status};
 use crate::config::{Command, Config};
 use crate::discovery::watch::{Watch, Watcher};
-use crate::discovery::{FileId, ProcFs, image};
+use crate::discovery::{FileId, ProcFs, image, procfs};
 use crate::event::Totals;
 use crate::flow::{ConnTable, Facts};
 use crate::privilege;
 use crate::ring::{self, Raw, Reader};
 use crate::run::Outcome;
 use crate::run::outputs::Outputs;
-use crate::run::people::People;
+use crate::run::people::{self, People};
 use crate::run::signals::{Request, Signals};
 use crate::run::summary;
 use anyhow::{Context, Error, Result, bail};
@@ -38,6 +38,8 @@ const BUSY_FOR: Duration = Duration::from_millis(30);
 /// the dynamic linker loads, comes through the ring. Each wakeup by the watcher itself would slow
 /// whoever starts programs by some 10 µs, and there are eight to a program.
 const IDLE_POLL: Duration = Duration::from_millis(100);
+/// By now a program has loaded what it was linked with, and a JVM its TLS.
+const EXPLAIN_AFTER: Duration = Duration::from_millis(500);
 /// Bytes of the watcher's records on one CPU that are worth a wakeup: a quarter of what it holds.
 const WATCH_WAKEUP: u32 = 16 << 10;
 
@@ -121,6 +123,8 @@ pub fn capture(config: Config) -> Result<Outcome> {
         follow: config.who.follow,
         uid: config.who.uid,
         comm: config.who.comm.as_deref().and_then(plain_beginning),
+        cgroup: people::cgroup(&config.who)?.map(|group| (group.id, group.level)),
+        pid_namespace: procfs::own_pid_namespace(),
         ring_bytes: config.ring_kib.saturating_mul(1024),
         hold: if is_named {
             Hold::Always
@@ -168,6 +172,7 @@ pub fn capture(config: Config) -> Result<Outcome> {
         signals: &mut signals,
         child: child.as_mut(),
         deadline: config.duration.map(|duration| Instant::now() + duration),
+        explain_at: Some(Instant::now() + EXPLAIN_AFTER),
         stopped_by: None,
         status: None,
         leaving: BTreeSet::new(),
@@ -265,6 +270,8 @@ struct Capture<'a> {
     signals: &'a mut Signals,
     child: Option<&'a mut Child>,
     deadline: Option<Instant>,
+    /// When those of whom nothing can be seen are told of, once.
+    explain_at: Option<Instant>,
     stopped_by: Option<Signal>,
     status: Option<Status>,
     /// Processes that were said to end. Some are still running: the leader may have ended before its
@@ -303,8 +310,16 @@ impl Capture<'_> {
                 clean = false;
                 continue;
             }
+            self.explain_unseen();
             self.shared.borrow_mut().table.clock.adjust();
             self.turn(IDLE_POLL)?;
+        }
+    }
+
+    fn explain_unseen(&mut self) {
+        if self.explain_at.is_some_and(|time| time <= Instant::now()) {
+            self.explain_at = None;
+            self.shared.borrow().people.explain_unseen();
         }
     }
 

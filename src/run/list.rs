@@ -1,6 +1,7 @@
 //! `-D`: what could be captured of whom, and why not.
 
 use crate::config::{Config, Format, Who};
+use crate::discovery::cgroup::Cgroup;
 use crate::discovery::elf::Elf;
 use crate::discovery::listing::{self, Attachable, Row, Scope};
 use crate::discovery::{ProcFs, Process};
@@ -9,6 +10,7 @@ use crate::filter::glob_match;
 use crate::plan;
 use crate::run::Outcome;
 use crate::run::outputs::text_target;
+use crate::run::people::cgroup;
 use crate::sink::escape::shown;
 use anyhow::{Context, Result, bail};
 use nix::unistd::{Uid, User};
@@ -21,15 +23,13 @@ pub fn list(config: &Config) -> Result<Outcome> {
     if let Some(missing) = config.who.pids.iter().find(|pid| !proc.exists(**pid)) {
         bail!("list process {missing}: there is no such process (-p)");
     }
+    let group = cgroup(&config.who)?;
     let scope = Scope {
-        wanted: &|process| is_wanted(&config.who, &proc, process),
+        wanted: &|process| is_wanted(&config.who, group.as_ref(), &proc, process),
         with_empty: config.verbose > 0 || !config.who.pids.is_empty(),
         user_name: &|uid| Some(User::from_uid(Uid::from_raw(uid)).ok()??.name),
     };
-    let mut crypto_version = None;
-    let rows = listing::scan(&proc, &scope, &mut |bytes, path| {
-        classify(bytes, path, &mut crypto_version)
-    })?;
+    let rows = listing::scan(&proc, &scope, &mut classifier())?;
     let mut to = text_target(config.output.file.as_deref())?;
     write(&rows, config.output.format, &mut to).context("write the list")?;
     Ok(Outcome::Code(0))
@@ -44,9 +44,11 @@ fn write(rows: &[Row], format: Format, to: &mut dyn Write) -> std::io::Result<()
     to.write_all(&text)
 }
 
-fn is_wanted(who: &Who, proc: &ProcFs, process: &Process) -> bool {
+fn is_wanted(who: &Who, group: Option<&Cgroup>, proc: &ProcFs, process: &Process) -> bool {
     let exe = || proc.exe(process.pid).ok();
-    (who.pids.is_empty() || who.pids.contains(&process.pid))
+    let path = || proc.cgroup(process.pid).ok().flatten();
+    group.is_none_or(|group| path().is_some_and(|path| group.holds(&path)))
+        && (who.pids.is_empty() || who.pids.contains(&process.pid))
         && who.uid.is_none_or(|uid| uid == process.uid)
         && who
             .comm
@@ -56,6 +58,12 @@ fn is_wanted(who: &Who, proc: &ProcFs, process: &Process) -> bool {
             .exe
             .as_ref()
             .is_none_or(|wanted| exe().as_ref() == Some(wanted))
+}
+
+/// Says what can be attached of a file, with the version that a file before it may have told.
+pub fn classifier() -> impl FnMut(&[u8], &str) -> Result<Option<Attachable>> {
+    let mut crypto_version = None;
+    move |bytes, path| classify(bytes, path, &mut crypto_version)
 }
 
 /// libssl.so.3 does not state its version, but libcrypto, which is mapped before or beside it, does.

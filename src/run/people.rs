@@ -2,17 +2,28 @@
 
 use crate::attach::{Found, Registry, Scope};
 use crate::bpf::{Bpf, ConnKey};
-use crate::config::Who;
+use crate::config::{Group, Who};
+use crate::discovery::cgroup::{self, Cgroup};
 use crate::discovery::{FileId, ProcFs, system};
 use crate::event::{Flavor, Lib, Proc};
 use crate::filter::glob::glob_match;
 use crate::flow::Facts;
 use crate::ring::RawConn;
+use crate::run::unseen;
 use anyhow::{Context, Result};
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+
+/// The one of `--cgroup` or `--container`.
+pub fn cgroup(who: &Who) -> Result<Option<Cgroup>> {
+    Ok(match &who.group {
+        None => None,
+        Some(Group::Cgroup(path)) => Some(cgroup::at(path)?),
+        Some(Group::Container(id)) => Some(cgroup::of_container(id)?),
+    })
+}
 
 /// The processes in question and the probes in their files.
 #[derive(Debug)]
@@ -68,6 +79,11 @@ impl People {
             exes: HashMap::new(),
             told: BTreeSet::new(),
         })
+    }
+
+    /// What else there is to say of who is captured.
+    pub fn group(&self) -> Option<&Group> {
+        self.who.group.as_ref()
     }
 
     /// Looks at everybody who is there now; the number of processes with a TLS library.
@@ -198,6 +214,13 @@ impl People {
         }
     }
 
+    /// Says of the processes that were named, and of which nothing can be captured, why not.
+    pub fn explain_unseen(&self) {
+        let unseen = |pid: &u32| !self.registry.has_target(*pid);
+        let pids = self.named.iter().copied().filter(unseen).collect();
+        unseen::explain(self.procfs.clone(), pids);
+    }
+
     /// Everybody that was named has ended.
     pub fn is_alone(&self) -> bool {
         self.is_named && self.named.is_empty()
@@ -251,6 +274,8 @@ impl Facts for People {
                 comm: conn.comm.clone(),
                 exe,
                 uid: Some(conn.uid),
+                own_pid: (conn.own_pid != conn.key.tgid).then_some(conn.own_pid),
+                container: self.procfs.container(conn.key.tgid),
             })
         });
         if process.is_none() {
@@ -290,6 +315,8 @@ impl Facts for People {
             comm,
             exe,
             uid: process.map(|process| process.uid),
+            own_pid: None,
+            container: self.procfs.container(pid),
         }))
     }
 

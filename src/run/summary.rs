@@ -1,7 +1,7 @@
 //! What is said on standard error at the start and at the end.
 
 use crate::bpf::Counters;
-use crate::config::Command;
+use crate::config::{Command, Group};
 use crate::event::Totals;
 use crate::run::people::People;
 use crate::sink::escape::shown;
@@ -21,7 +21,11 @@ pub fn listening(people: &People, command: Option<&Command>) -> String {
     let only = people.named.iter().next().copied().unwrap_or_default();
     let on = match (command, people.named.len()) {
         (Some(command), _) => format!("{}[{only}]", shown(&name_of(command))),
-        (None, 0) => "all processes".to_owned(),
+        (None, 0) => match people.group() {
+            Some(Group::Cgroup(path)) => format!("cgroup {}", shown(&path.to_string_lossy())),
+            Some(Group::Container(id)) => format!("container {}", shown(id)),
+            None => "all processes".to_owned(),
+        },
         (None, 1) => match people.procfs.comm(only) {
             Ok(comm) => format!("{}[{only}]", shown(&comm)),
             Err(_) => format!("process {only}"),

@@ -12,6 +12,8 @@
 //! | `proc.comm` | string | command name |
 //! | `proc.exe` | string | path of the executable |
 //! | `proc.uid` | number | user |
+//! | `proc.own_pid` | number | process, as its own pid namespace numbers it, where that differs |
+//! | `proc.container` | string | first 12 digits of the id of its container |
 //! | `conn.id` | number | the connection, `#17` in the text output |
 //! | `conn.transport` | string | `tcp`, `udp`, `unix`, `pipe`, `tls` or the kernel's name for it |
 //! | `conn.local` | string | address and port of the captured program |
@@ -67,6 +69,10 @@ Number of the read or write, from 1 (data, gap). Pieces of one call share it.
 .TP
 \fBproc.pid\fR, \fBproc.tid\fR, \fBproc.goid\fR, \fBproc.comm\fR, \fBproc.exe\fR, \fBproc.uid\fR
 Process, thread, goroutine (of Go programs), command name, path of the executable, user.
+.TP
+\fBproc.own_pid\fR, \fBproc.container\fR
+The process's number in its own pid namespace, where that is another; the first 12 digits of the id
+of its container.
 .TP
 \fBconn.id\fR
 The connection, #17 in the text output.
@@ -227,6 +233,8 @@ fn process(object: &mut Object<'_>, event: &Event<'_>) {
     inner.text("comm", &process.comm);
     inner.optional_text("exe", process.exe.as_deref());
     inner.optional_number("uid", process.uid.map(u64::from));
+    inner.optional_number("own_pid", process.own_pid.map(u64::from));
+    inner.optional_text("container", process.container.as_deref());
     inner.end();
 }
 
@@ -404,6 +412,8 @@ mod tests {
                 comm: "curl".into(),
                 exe: Some("/usr/bin/curl".into()),
                 uid: Some(1000),
+                own_pid: Some(7),
+                container: Some("0123456789ab".to_owned()),
             }),
             lib: Rc::new(Lib {
                 flavor: Flavor::OpenSsl,
@@ -430,6 +440,7 @@ mod tests {
                 comm: "a".into(),
                 exe: None,
                 uid: None,
+                ..Proc::default()
             }),
             lib: Rc::new(Lib {
                 flavor: Flavor::LibreSsl,
@@ -477,7 +488,7 @@ mod tests {
     }
 
     const HEAD: &str = concat!(
-        r#""proc":{"pid":4242,"tid":4243,"comm":"curl","exe":"/usr/bin/curl","uid":1000},"#,
+        r#""proc":{"pid":4242,"tid":4243,"comm":"curl","exe":"/usr/bin/curl","uid":1000,"own_pid":7,"container":"0123456789ab"},"#,
         r#""conn":{"id":17,"transport":"tcp","local":"10.0.0.2:43210","#,
         r#""remote":"93.184.216.34:443","addr_source":"socket","role":"client"},"#,
         r#""tls":{"lib":"openssl","lib_path":"/usr/lib/libssl.so.3","#,

@@ -314,6 +314,14 @@ fn connection_details(out: &mut Vec<u8>, conn: &Conn) {
     if let Some(uid) = conn.proc.uid {
         let _ = writeln!(out, "\tuid {uid}");
     }
+    if let Some(container) = &conn.proc.container {
+        out.extend_from_slice(b"\tcontainer ");
+        escape::token(out, container.as_bytes());
+        out.push(b'\n');
+    }
+    if let Some(pid) = conn.proc.own_pid {
+        let _ = writeln!(out, "\tprocess {pid} in its own pid namespace");
+    }
     let _ = write!(out, "\tlibrary {} ", conn.lib.flavor.name());
     escape::line(out, conn.lib.path.as_bytes());
     if let Some(version) = &conn.lib.version {

@@ -91,6 +91,12 @@ pub fn interface(proc: &Proc, lib: &Lib) -> String {
     if let Some(uid) = proc.uid {
         number(&mut out, "uid", uid.into());
     }
+    if let Some(pid) = proc.own_pid {
+        number(&mut out, "own_pid", pid.into());
+    }
+    if let Some(container) = &proc.container {
+        word(&mut out, "container", container);
+    }
     word(&mut out, "lib", lib.flavor.name());
     word(&mut out, "lib_path", &lib.path);
     if let Some(version) = &lib.version {
@@ -117,6 +123,8 @@ pub fn read_interface(comment: &str) -> Option<(Rc<Proc>, Rc<Lib>)> {
             "comm" => proc.comm = unescape(value),
             "exe" => proc.exe = Some(unescape(value)),
             "uid" => proc.uid = Some(value.parse().ok()?),
+            "own_pid" => proc.own_pid = Some(value.parse().ok()?),
+            "container" => proc.container = Some(unescape(value)),
             "lib" => lib.flavor = Flavor::from_name(value)?,
             "lib_path" => {
                 lib.path = unescape(value);
@@ -442,6 +450,8 @@ mod tests {
                 comm: "a b=c\n\u{202e}é%41 -- x".to_owned(),
                 exe: Some("/usr/bin/curl (deleted)".to_owned()),
                 uid: Some(1000),
+                own_pid: Some(7),
+                container: Some("0123456789ab".to_owned()),
             }),
             lib: Rc::new(Lib {
                 flavor: Flavor::LibreSsl,

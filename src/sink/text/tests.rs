@@ -15,6 +15,7 @@ fn conn() -> Conn {
             comm: "curl".into(),
             exe: Some("/usr/bin/curl".into()),
             uid: Some(1000),
+            ..Proc::default()
         }),
         lib: Rc::new(Lib {
             flavor: Flavor::OpenSsl,
