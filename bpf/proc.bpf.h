@@ -98,7 +98,7 @@ static __always_inline void hold(void)
 	tell_process(TS_REC_EXEC, 0);
 }
 
-static __always_inline bool hold_at_start(struct task_struct *task)
+static __always_inline bool hold_at_start(struct task_struct *task, __u32 tgid)
 {
 	return false;
 }
@@ -182,10 +182,9 @@ static int hold_program(struct bpf_map *map, void *key, void *value)
 }
 
 /* False: the kernel cannot. */
-static __always_inline bool hold_at_start(struct task_struct *task)
+static __always_inline bool hold_at_start(struct task_struct *task, __u32 tgid)
 {
 	struct exec_hold *held, none = {};
-	__u32 tgid = current_tgid();
 
 	if (!bpf_ksym_exists(bpf_task_work_schedule_resume_impl))
 		return false;
@@ -232,7 +231,7 @@ int BPF_PROG(process_executes, struct task_struct *task, int old_pid, struct lin
 		tell_process(TS_REC_EXEC, 0);
 		return 0;
 	}
-	if (!hold_at_start(task))
+	if (!hold_at_start(task, tgid))
 		tell_process(TS_REC_EXEC, 0);
 	return 0;
 }

@@ -149,8 +149,10 @@ impl Bpf {
         for (what, how) in features.describe() {
             log::debug!("{what}: {how}");
         }
+        let mut config = types::ts_config::default();
+        configure(&mut config, options, features)?;
         let mut bpf = Bpf {
-            parts: Parts::load(features, options.ring_bytes, &config(options, features)?)?,
+            parts: Parts::load(features, options.ring_bytes, &config)?,
             features,
             sees_sockets: false,
             links: Vec::new(),
@@ -469,31 +471,28 @@ fn thread_fd(tid: u32) -> Result<OwnedFd> {
         .with_context(|| format!("open a pidfd: {}", std::io::Error::last_os_error()))
 }
 
-fn config(options: &Options, features: Features) -> Result<types::ts_config> {
+fn configure(config: &mut types::ts_config, options: &Options, features: Features) -> Result<()> {
     let ring = u64::from(options.ring_bytes);
     let name = options.comm.as_deref().unwrap_or_default();
-    let mut config = types::ts_config {
-        self_tgid: std::process::id(),
-        snaplen: options.snaplen,
-        by_tgid: options.by_tgid.into(),
-        follow: options.follow.into(),
-        by_uid: options.uid.is_some().into(),
-        uid: options.uid.unwrap_or_default(),
-        ..Default::default()
-    };
+    config.self_tgid = std::process::id();
+    config.snaplen = options.snaplen;
+    config.by_tgid = options.by_tgid.into();
+    config.follow = options.follow.into();
+    config.by_uid = options.uid.is_some().into();
+    config.uid = options.uid.unwrap_or_default();
     for (to, from) in config.comm.iter_mut().zip(name) {
         *to = from.cast_signed();
     }
+    config.comm_len = u32::try_from(name.len()).context("length of the command's name")?;
     (config.cgroup, config.cgroup_level) = options.cgroup.unwrap_or_default();
     config.pid_namespace = options.pid_namespace.unwrap_or_default();
-    config.comm_len = u32::try_from(name.len()).context("length of the command's name")?;
     config.hold_all = (options.hold == Hold::Always).into();
     config.hold_ns = u64::try_from(options.hold.most().as_nanos()).unwrap_or(u64::MAX);
     config.wakeup_at = ring / 16;
     config.large_call = ring / 2;
     config.can_sleep = features.sleepable.into();
     config.exact_records = features.exact_records.into();
-    Ok(config)
+    Ok(())
 }
 
 fn go_defer(known: Option<Deferred>) -> types::ts_go_defer {

@@ -529,7 +529,15 @@ fn without_newer_features_the_same_is_captured() {
     if !lab::can_capture("without_newer_features_the_same_is_captured") {
         return;
     }
-    for without in ["sessions", "multi", "exact_records", "multi,exact_records"] {
+    for without in [
+        "sessions",
+        "multi",
+        "exact_records",
+        "multi,exact_records",
+        "growing",
+        "cookies",
+        "cookies,growing",
+    ] {
         for scenario in [
             "plain",
             "peek",

@@ -102,7 +102,7 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
         return Ok(None);
     }
     let flavor = flavor(elf, &found);
-    plan_of(elf, path, &found, flavor, None).map(Some)
+    plan_of(elf, path, &found, flavor, None)
 }
 
 /// As [`plan`], of a file without symbols that has such a library inside.
@@ -119,14 +119,16 @@ pub fn plan_stripped(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
         let found = named(&symbols);
         if moves_data(&found) {
             let flavor = flavor(elf, &found);
-            return plan_of(elf, path, &found, flavor, Some(BY_DEBUG_FILE)).map(Some);
+            return plan_of(elf, path, &found, flavor, Some(BY_DEBUG_FILE));
         }
     }
     let Some(stripped) = stripped::find(elf, &Decoder::of(elf.machine())?) else {
         return Ok(None);
     };
     let found = &stripped.functions;
-    let mut plan = plan_of(elf, path, found, stripped.flavor, Some(BY_ERRORS))?;
+    let Some(mut plan) = plan_of(elf, path, found, stripped.flavor, Some(BY_ERRORS))? else {
+        return Ok(None);
+    };
     for family in [&READ, &WRITE] {
         if !has_any(family, found) {
             plan.notes.push(format!(
@@ -166,7 +168,7 @@ fn plan_of(
     found: &HashMap<&str, Symbol>,
     flavor: Flavor,
     found_by: Option<&'static str>,
-) -> Result<Plan> {
+) -> Result<Option<Plan>> {
     let planner = Planner {
         elf,
         decoder: Decoder::of(elf.machine())?,
@@ -198,14 +200,14 @@ fn plan_of(
         unproved: found_by == Some(BY_ERRORS),
         ..layout::ssl_layout(elf, &planner.decoder, found)
     };
-    Ok(Plan {
+    Ok(Some(Plan {
         flavor,
         version: planner.version,
         found_by,
         probes,
         layout,
         notes,
-    })
+    }))
 }
 
 /// The version as it stands in the file, for those libraries that state one; the libssl of
