@@ -51,6 +51,13 @@ enum ts_go_site {
 	TS_GO_DEFERRED = 2,  /* in a function that has been deferred */
 };
 
+/* How a rustls function gets its bytes, in the second byte of the cookie. */
+enum ts_rustls_bytes {
+	TS_RUSTLS_SLICE = 0,   /* address and length in registers */
+	TS_RUSTLS_CHUNKS = 1,  /* a pointer to an `OutboundChunks` */
+	TS_RUSTLS_PAYLOAD = 2, /* a pointer to a `Payload` */
+};
+
 enum ts_role {
 	TS_ROLE_UNKNOWN = 0,
 	TS_ROLE_CLIENT = 1,
@@ -125,6 +132,8 @@ struct ts_layout {
 	struct ts_chain sni;
 	struct ts_chain sni_len; /* not known: a C string */
 	struct ts_chain references;
+	struct ts_chain encrypter; /* rustls: the data pointer of its `Box<dyn MessageEncrypter>` */
+	struct ts_chain sends;     /* rustls: `may_send_application_data`, a byte */
 	__u32 bio_method;
 	__u32 bio_num;
 	__u32 bio_next;
@@ -227,7 +236,7 @@ struct ts_rec_hold {
 };
 
 _Static_assert(sizeof(struct ts_chain) == 20, "ts_chain");
-_Static_assert(sizeof(struct ts_layout) == 228, "ts_layout");
+_Static_assert(sizeof(struct ts_layout) == 268, "ts_layout");
 _Static_assert(sizeof(struct ts_addr) == 48, "ts_addr");
 _Static_assert(sizeof(struct ts_conn_key) == 16, "ts_conn_key");
 _Static_assert(sizeof(struct ts_conn) == 88, "ts_conn");

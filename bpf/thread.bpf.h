@@ -20,6 +20,12 @@ struct frame {
 	struct ts_addr addr; /* what the thread used while this was the innermost call */
 	__u8 want_addr;
 	__u8 pad[7];
+	/* What is in pieces (rustls): an array of address and length each, how many, how many bytes
+	 * to leave out at its beginning, and how many follow. `pieces` 0: all is at `buf`. */
+	__u64 pieces;
+	__u64 piece_count;
+	__u64 skip;
+	__u64 total;
 };
 
 struct thread {

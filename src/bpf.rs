@@ -30,7 +30,7 @@ use skel::{OpenTlssniffProgs, TlssniffSkel, TlssniffSkelBuilder};
 
 // The same numbers as in bpf/abi.h: what the skeleton made of the types must be what C meant.
 const _: () = {
-    assert!(size_of::<types::ts_layout>() == 228);
+    assert!(size_of::<types::ts_layout>() == 268);
     assert!(size_of::<types::ts_conn_key>() == 16);
     assert!(size_of::<types::ts_conn>() == 88);
     assert!(offset_of!(types::ts_conn, off) == 8);
@@ -254,6 +254,25 @@ impl Bpf {
         &self.skel.progs.go_returns
     }
 
+    /// The program for writes to rustls, whose return matters: a session.
+    pub fn rustls_write_program(&mut self) -> &ProgramMut<'static> {
+        &self.skel.progs.rustls_write
+    }
+
+    /// The two programs for them where there are no sessions.
+    pub fn rustls_enter_program(&mut self) -> &ProgramMut<'static> {
+        &self.skel.progs.rustls_write_enters
+    }
+
+    pub fn rustls_return_program(&mut self) -> &ProgramMut<'static> {
+        &self.skel.progs.rustls_write_returns
+    }
+
+    /// The program for all else in rustls.
+    pub fn rustls_event_program(&mut self) -> &ProgramMut<'static> {
+        &self.skel.progs.rustls_event
+    }
+
     /// The program that holds a thread which has just mapped libraries.
     pub fn hold_program(&mut self) -> &ProgramMut<'static> {
         &self.skel.progs.libraries_mapped
@@ -295,6 +314,8 @@ impl Bpf {
             g_tls: ssl.g_tls.unwrap_or_default(),
             input: ssl.input.unwrap_or_default(),
             references: chain(ssl.references.as_ref()),
+            encrypter: chain(ssl.encrypter.as_ref()),
+            sends: chain(ssl.sends.as_ref()),
             bio_method: bio.map_or(0, |bio| bio.method),
             bio_num: bio.map_or(0, |bio| bio.num),
             bio_next: bio.map_or(0, |bio| bio.next),
@@ -465,6 +486,9 @@ fn choose_programs(progs: &mut OpenTlssniffProgs<'_>, features: Features) {
     progs.tls_call.set_autoload(features.sessions);
     progs.tls_enters.set_autoload(!features.sessions);
     progs.tls_returns.set_autoload(!features.sessions);
+    progs.rustls_write.set_autoload(features.sessions);
+    progs.rustls_write_enters.set_autoload(!features.sessions);
+    progs.rustls_write_returns.set_autoload(!features.sessions);
     progs
         .sock_send_length
         .set_autoload(features.socket_tracepoints);
@@ -483,6 +507,9 @@ fn choose_programs(progs: &mut OpenTlssniffProgs<'_>, features: Features) {
         &mut progs.tls_event,
         &mut progs.go_enters,
         &mut progs.go_returns,
+        &mut progs.rustls_write_enters,
+        &mut progs.rustls_write_returns,
+        &mut progs.rustls_event,
         &mut progs.libraries_mapped,
     ] {
         if features.sleepable {

@@ -33,6 +33,7 @@ pub enum Flavor {
     BoringSsl,
     /// Go's crypto/tls.
     Go,
+    Rustls,
 }
 
 impl Flavor {
@@ -43,6 +44,7 @@ impl Flavor {
             Flavor::LibreSsl => "libressl",
             Flavor::BoringSsl => "boringssl",
             Flavor::Go => "go",
+            Flavor::Rustls => "rustls",
         }
     }
 
@@ -53,6 +55,7 @@ impl Flavor {
             Flavor::LibreSsl,
             Flavor::BoringSsl,
             Flavor::Go,
+            Flavor::Rustls,
         ]
         .into_iter()
         .find(|f| f.name() == name)

@@ -2,7 +2,9 @@
 
 use crate::bpf::{Bpf, types};
 use crate::event::{Dir, Role};
-use crate::plan::{Action, Count, GoAt, GoCall, Plan, Probe, Site, SiteCost};
+use crate::plan::{
+    Action, Count, GoAt, GoCall, Plan, Probe, RustlsBytes, RustlsCall, Site, SiteCost,
+};
 use anyhow::{Context, Result, bail};
 use libbpf_rs::{Link, ProgramMut, UprobeMultiOpts, UprobeOpts};
 
@@ -48,9 +50,31 @@ impl Place {
             links
         };
         links.extend(self.link_probes(bpf.event_program(), &of(Program::Event), How::Enter)?);
+        links.extend(self.link_rustls(
+            bpf,
+            &of(Program::RustlsWrite),
+            &of(Program::RustlsEvent),
+        )?);
         // Returns first: an entry whose return is not seen would be told of at the next one.
         links.extend(self.link_all(bpf.go_return_program(), &of(Program::GoReturn))?);
         links.extend(self.link_all(bpf.go_enter_program(), &of(Program::GoEnter))?);
+        Ok(links)
+    }
+
+    fn link_rustls(
+        &self,
+        bpf: &mut Bpf,
+        writes: &[(&Probe, u64)],
+        events: &[(&Probe, u64)],
+    ) -> Result<Vec<Link>> {
+        // What says that a connection begins must be there before what says that it moves data.
+        let mut links = self.link_all(bpf.rustls_event_program(), events)?;
+        if bpf.features.sessions {
+            links.extend(self.link_probes(bpf.rustls_write_program(), writes, How::Session)?);
+        } else {
+            links.extend(self.link_probes(bpf.rustls_return_program(), writes, How::Return)?);
+            links.extend(self.link_probes(bpf.rustls_enter_program(), writes, How::Enter)?);
+        }
         Ok(links)
     }
 
@@ -184,6 +208,9 @@ enum Program {
     /// A session: entry and return.
     Call,
     Event,
+    /// A session.
+    RustlsWrite,
+    RustlsEvent,
     GoEnter,
     GoReturn,
 }
@@ -196,13 +223,15 @@ fn program(action: Action) -> Program {
             ..
         } => Program::GoReturn,
         Action::Go { .. } => Program::GoEnter,
+        Action::Rustls(RustlsCall::Write(_)) => Program::RustlsWrite,
+        Action::Rustls(_) => Program::RustlsEvent,
         _ => Program::Event,
     }
 }
 
 /// As bpf/abi.h lays it out: action, count or role, function, target.
 fn cookie(target: u32, func: usize, action: Action) -> u64 {
-    use types::{ts_action, ts_count, ts_go_site, ts_role};
+    use types::{ts_action, ts_count, ts_go_site, ts_role, ts_rustls_bytes};
     let (action, detail) = match action {
         Action::Data(dir, count) => {
             let action = match dir {
@@ -228,6 +257,19 @@ fn cookie(target: u32, func: usize, action: Action) -> u64 {
         Action::Clear => (ts_action::TS_ACT_CLEAR, 0),
         Action::Shutdown => (ts_action::TS_ACT_SHUTDOWN, 0),
         Action::Rebind => (ts_action::TS_ACT_REBIND, 0),
+        Action::Rustls(call) => {
+            let bytes = |bytes| match bytes {
+                RustlsBytes::Slice => ts_rustls_bytes::TS_RUSTLS_SLICE.0,
+                RustlsBytes::Chunks => ts_rustls_bytes::TS_RUSTLS_CHUNKS.0,
+                RustlsBytes::Payload => ts_rustls_bytes::TS_RUSTLS_PAYLOAD.0,
+            };
+            match call {
+                RustlsCall::Write(of) => (ts_action::TS_ACT_WRITE, bytes(of)),
+                RustlsCall::Read(of) => (ts_action::TS_ACT_READ, bytes(of)),
+                RustlsCall::Start => (ts_action::TS_ACT_CLEAR, 0),
+                RustlsCall::Drop => (ts_action::TS_ACT_FREE, 0),
+            }
+        }
         Action::Go { call, at, abi0 } => {
             let action = match call {
                 GoCall::Move(Dir::Out) => ts_action::TS_ACT_WRITE,

@@ -6,6 +6,7 @@ pub mod disasm;
 pub mod golang;
 pub mod layout;
 pub mod openssl;
+pub mod rustls;
 pub mod site;
 pub mod stripped;
 pub mod symbolic;
@@ -40,6 +41,8 @@ pub enum Action {
     Shutdown,
     /// Entry only: the transport of the handle changes.
     Rebind,
+    /// A function of rustls.
+    Rustls(RustlsCall),
     /// A point in a function of Go's crypto/tls.
     Go {
         call: GoCall,
@@ -47,6 +50,30 @@ pub enum Action {
         /// Arguments on the stack, as before Go 1.17.
         abi0: bool,
     },
+}
+
+/// What a function of rustls does. Its argument 0 is a `CommonState` in all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RustlsCall {
+    /// Takes plaintext to be sent, and returns how much of it: entry and return.
+    Write(RustlsBytes),
+    /// Entry only: gets the plaintext of a record that was received.
+    Read(RustlsBytes),
+    /// Entry only: application data may be sent from now on.
+    Start,
+    /// Entry only: the connection is dropped.
+    Drop,
+}
+
+/// How a function of rustls gets bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RustlsBytes {
+    /// `&[u8]`: address and length in arguments 1 and 2.
+    Slice,
+    /// Argument 1 points to an `OutboundChunks`.
+    Chunks,
+    /// Argument 1 points to a `Payload`.
+    Payload,
 }
 
 /// What a Go function does.
@@ -123,6 +150,11 @@ pub struct Layout {
     pub sni_len: Option<LoadChain>,
     /// `int` reference count from `SSL_up_ref`.
     pub references: Option<LoadChain>,
+    /// Of rustls: the data pointer of its `Box<dyn MessageEncrypter>`, which goes by the connection
+    /// when the program moves it in memory.
+    pub encrypter: Option<LoadChain>,
+    /// Of rustls: the byte `may_send_application_data`, set when the handshake is done.
+    pub sends: Option<LoadChain>,
     /// Offset of `goid` in Go's `runtime.g`.
     pub goid: Option<u32>,
     /// Where Go before 1.17 on x86-64 has `g`, from the thread pointer on.
@@ -169,7 +201,10 @@ pub struct BioLayout {
 pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
     let plan = match openssl::plan(elf, path)? {
         Some(plan) => Some(plan),
-        None => golang::plan(elf, path)?,
+        None => match golang::plan(elf, path)? {
+            Some(plan) => Some(plan),
+            None => rustls::plan(elf, path)?,
+        },
     };
     // An emulator maps such files; a breakpoint would be one more instruction to translate.
     if plan.is_some() && elf.machine() != Machine::HOST {
@@ -227,6 +262,8 @@ impl Plan {
             ("alpn_len", &alpn_len),
             ("sni", &layout.sni),
             ("references", &layout.references),
+            ("encrypter", &layout.encrypter),
+            ("sends", &layout.sends),
         ];
         text.push_str("  layout:");
         for (name, chain) in fields {

@@ -147,7 +147,7 @@ pub fn version(elf: &Elf<'_>, flavor: Flavor) -> Option<String> {
     let prefix = match flavor {
         Flavor::OpenSsl => "OpenSSL ",
         Flavor::LibreSsl => "LibreSSL ",
-        Flavor::BoringSsl | Flavor::Go => return None,
+        Flavor::BoringSsl | Flavor::Go | Flavor::Rustls => return None,
     };
     let version = elf.version_string()?;
     version.starts_with(prefix).then(|| version.to_owned())
@@ -476,8 +476,8 @@ fn needs(action: Action) -> Needs {
             args: 1,
             returns: false,
         },
-        // Planned in plan::golang, by other rules.
-        Action::Go { .. } => Needs {
+        // Planned in plan::golang and plan::rustls, by other rules.
+        Action::Go { .. } | Action::Rustls(_) => Needs {
             args: 0,
             returns: false,
         },

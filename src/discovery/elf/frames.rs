@@ -26,10 +26,7 @@ pub struct Frames {
 impl Elf<'_> {
     /// `None` where there is no such table.
     pub fn frames(&self) -> Option<Frames> {
-        let segment = self
-            .segments
-            .iter()
-            .find(|s| s.p_type == PT_GNU_EH_FRAME)?;
+        let segment = self.segments.iter().find(|s| s.p_type == PT_GNU_EH_FRAME)?;
         let at = segment.p_vaddr;
         let header = self.loaded(at, HEADER)?;
         let encodings = header.get(..4)?;

@@ -115,7 +115,9 @@ fn words(bytes: &[u8], own: Range<usize>) -> impl Iterator<Item = (usize, u32)> 
     let start = own.start;
     let windows = bytes.get(start..).unwrap_or_default().windows(4);
     let words = windows.take(own.len()).map(|window| {
-        let word = window.first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
+        let word = window
+            .first_chunk()
+            .map_or(0, |word| u32::from_le_bytes(*word));
         word
     });
     words.enumerate().map(move |(n, word)| (start + n, word))
@@ -154,12 +156,7 @@ fn x86_64_references(
 }
 
 /// `call`, `jmp` and `jcc` with a displacement of four bytes.
-fn x86_64_transfers(
-    vaddr: u64,
-    bytes: &[u8],
-    own: Range<usize>,
-    each: &mut impl FnMut(Transfer),
-) {
+fn x86_64_transfers(vaddr: u64, bytes: &[u8], own: Range<usize>, each: &mut impl FnMut(Transfer)) {
     for (at, word) in words(bytes, own) {
         let before = at.checked_sub(2).and_then(|from| bytes.get(from..at));
         let (len, is_call) = match before {
@@ -216,12 +213,7 @@ fn arm64_references(
 }
 
 /// `bl` and `b`.
-fn arm64_transfers(
-    vaddr: u64,
-    bytes: &[u8],
-    own: Range<usize>,
-    each: &mut impl FnMut(Transfer),
-) {
+fn arm64_transfers(vaddr: u64, bytes: &[u8], own: Range<usize>, each: &mut impl FnMut(Transfer)) {
     for (at, insn) in instructions(bytes, own) {
         if insn & 0x7c00_0000 != 0x1400_0000 {
             continue;

@@ -26,9 +26,8 @@ fn reports(facts: &Facts, reason: i64) -> bool {
 
 pub(super) fn choose(elf: &Elf<'_>, decoder: &Decoder, facts: &[Facts]) -> Named {
     let mut named = Named::new();
-    let hands_shakes = |f: &Facts| {
-        reports(f, SSL_R_UNINITIALIZED) && reports(f, SSL_R_SSL_HANDSHAKE_FAILURE)
-    };
+    let hands_shakes =
+        |f: &Facts| reports(f, SSL_R_UNINITIALIZED) && reports(f, SSL_R_SSL_HANDSHAKE_FAILURE);
     let write = only(facts, |f| hands_shakes(f) && reports(f, SSL_R_BAD_LENGTH));
     // `ssl_read_impl(ssl)`, for reading, peeking and shutting down.
     let reader = only(facts, |f| hands_shakes(f) && !reports(f, SSL_R_BAD_LENGTH));
@@ -64,7 +63,8 @@ pub(super) fn choose(elf: &Elf<'_>, decoder: &Decoder, facts: &[Facts]) -> Named
         named.insert("SSL_shutdown", symbol(shutdown));
     }
     // With `SSL_do_handshake` inlined: they differ in what they make of the bit for servers.
-    let inlined = |f: &Facts| reports(f, SSL_R_CONNECTION_TYPE_NOT_SET) && f.start != handshake.start;
+    let inlined =
+        |f: &Facts| reports(f, SSL_R_CONNECTION_TYPE_NOT_SET) && f.start != handshake.start;
     let client = only(facts, |f| inlined(f) && f.clears_bit && !f.sets_bit);
     let server = only(facts, |f| inlined(f) && f.sets_bit && !f.clears_bit);
     for (name, found) in [("SSL_connect", client), ("SSL_accept", server)] {

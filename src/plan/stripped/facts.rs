@@ -70,9 +70,13 @@ impl Facts {
                 let at = value.cast_unsigned();
                 if files.iter().any(|file| file.contains(&at)) {
                     let constants = around(&function.insns, index, &body);
-                    facts.errors.push(args.map(|arg| constants.get(&arg).copied()));
+                    facts
+                        .errors
+                        .push(args.map(|arg| constants.get(&arg).copied()));
                 } else if let Some(text) = elf.text_at(at, MAX_NAME) {
-                    facts.names.extend(names.iter().filter(|name| **name == text));
+                    facts
+                        .names
+                        .extend(names.iter().filter(|name| **name == text));
                 }
             }
             match insn.kind {
@@ -138,9 +142,14 @@ impl Known {
     fn value(&self, insn: &Insn) -> Option<i64> {
         match (insn.op, insn.operands) {
             (Op::Mov, [Some(Operand::Reg(..)), Some(Operand::Imm(value)), None]) => Some(value),
-            (Op::Xor, [Some(Operand::Reg(one, _)), Some(Operand::Reg(other, _)), None]) => {
-                (one == other).then_some(0)
-            }
+            (
+                Op::Xor,
+                [
+                    Some(Operand::Reg(one, _)),
+                    Some(Operand::Reg(other, _)),
+                    None,
+                ],
+            ) => (one == other).then_some(0),
             (Op::Lea, [Some(Operand::Reg(..)), Some(Operand::Mem(mem)), _]) if !mem.complex => {
                 match mem.base {
                     None => Some(mem.disp),

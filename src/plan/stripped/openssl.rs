@@ -162,7 +162,9 @@ fn passes_buffer(elf: &Elf<'_>, decoder: &Decoder, facts: &Facts) -> bool {
 pub(in crate::plan) fn count_argument(run: &symbolic::Run) -> Option<u8> {
     let mut found = run.calls.iter().filter_map(|call| {
         let moves = call.callee == Callee::Unknown
-            && (0..3).zip(&call.args).all(|(n, value)| *value == Value::arg(n));
+            && (0..3)
+                .zip(&call.args)
+                .all(|(n, value)| *value == Value::arg(n));
         let count = (3..5).find(|n| call.args[3] == Value::arg(*n));
         count.filter(|_| moves)
     });

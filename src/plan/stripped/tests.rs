@@ -12,8 +12,12 @@ fn by_hand() {
         let began = std::time::Instant::now();
         let file = std::fs::File::open(path).unwrap();
         let sparse = SparseFile::new(&file).unwrap();
-        let Ok(elf) = Elf::open(&sparse) else { continue };
-        let Ok(decoder) = Decoder::of(elf.machine()) else { continue };
+        let Ok(elf) = Elf::open(&sparse) else {
+            continue;
+        };
+        let Ok(decoder) = Decoder::of(elf.machine()) else {
+            continue;
+        };
         let found = find(&elf, &decoder);
         let took = began.elapsed();
         if std::env::var("QUIET").is_ok() && found.is_none() {
@@ -24,7 +28,10 @@ fn by_hand() {
             let mut all: Vec<_> = found.functions.iter().collect();
             all.sort_by_key(|(_, s)| s.vaddr);
             for (name, symbol) in all {
-                println!("  {:?} {:x} {name} {}", found.flavor, symbol.vaddr, symbol.size);
+                println!(
+                    "  {:?} {:x} {name} {}",
+                    found.flavor, symbol.vaddr, symbol.size
+                );
             }
         }
     }

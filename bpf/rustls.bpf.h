@@ -1,0 +1,396 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* rustls: plaintext on its way into a connection's buffers, and out of its records. */
+#ifndef TLSSNIFF_RUSTLS_H
+#define TLSSNIFF_RUSTLS_H
+
+#include "call.bpf.h"
+#include "openssl.bpf.h"
+
+/* Plaintext of a record at most: RFC 8446, section 5.1. */
+#define MAX_RECORD 16384
+/* Pieces of a write that are looked at: with bpf_loop() as many as writev() takes. */
+#define MAX_PIECES 1024
+#define MAX_PIECES_UNROLLED 64
+/* Below are no addresses: what an empty Box points to is its alignment. */
+#define LOWEST_ADDRESS 4096
+/* The capacity of a vector is less; this one says that the bytes are borrowed. */
+#define BORROWED (1ULL << 63)
+
+/* Where the encrypter is that a `CommonState` at this address had when it was seen last. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct ts_conn_key);
+	__type(value, __u64);
+} rustls_places SEC(".maps");
+
+struct rustls_piece {
+	__u64 at;
+	__u64 len;
+};
+
+static __always_inline void remember_place(__u64 state, __u64 encrypter)
+{
+	struct ts_conn_key key = conn_key(state);
+
+	bpf_map_update_elem(&rustls_places, &key, &encrypter, BPF_ANY);
+}
+
+/* The connection goes by another key from now on, which user space has to know too. */
+__noinline int rename_conn(__u64 from, __u64 to)
+{
+	struct ts_conn_key old = conn_key(from), new = conn_key(to);
+	struct ts_conn *conn = bpf_map_lookup_elem(&conns, &old);
+
+	if (!conn || from == to)
+		return 0;
+	conn->announced = 0;
+	bpf_map_update_elem(&conns, &new, conn, BPF_ANY);
+	bpf_map_delete_elem(&conns, &old);
+	return 0;
+}
+
+/* 0: none yet. */
+static __always_inline __u64 encrypter_of(const struct ts_layout *layout, __u64 state)
+{
+	__u64 field = chase(&layout->encrypter, state), encrypter;
+
+	if (!field || !read_u64(field, &encrypter) || encrypter < LOWEST_ADDRESS)
+		return 0;
+	return encrypter;
+}
+
+/* Whether the handshake is done; true where that is not known. */
+static __always_inline bool may_send(const struct ts_layout *layout, __u64 state)
+{
+	__u64 field = chase(&layout->sends, state);
+	__u8 sends;
+
+	return !field || !read_user(&sends, sizeof(sends), field) || sends;
+}
+
+/* What the connection goes by. Programs move it about in memory, but not its encrypter, which lives
+ * as long as its keys; those of the handshake end with it. */
+__noinline __u64 rustls_handle(const struct ts_layout *layout, __u64 state)
+{
+	struct ts_conn_key place = conn_key(state);
+	__u64 encrypter, *known;
+
+	if (!layout || !may_send(layout, state))
+		return state;
+	encrypter = encrypter_of(layout, state);
+	if (!encrypter)
+		return state;
+	if (find_conn(encrypter))
+		return encrypter;
+	/* Data was written before the handshake was done; or there are new keys. Another connection
+	 * at the same place would have been seen to begin. */
+	if (find_conn(state)) {
+		rename_conn(state, encrypter);
+	} else if (layout->sends.len) {
+		known = bpf_map_lookup_elem(&rustls_places, &place);
+		if (known)
+			rename_conn(*known, encrypter);
+	}
+	remember_place(state, encrypter);
+	return encrypter;
+}
+
+/* A connection begins. Whatever its place and its encrypter's were before has ended. */
+static __always_inline void rustls_starts(const struct ts_layout *layout, __u64 state)
+{
+	__u64 encrypter;
+	struct ts_conn *conn;
+
+	/* A server says it a second time when the client's last word has come. */
+	if (!layout->sends.len || may_send(layout, state))
+		return;
+	encrypter = encrypter_of(layout, state);
+	if (!encrypter)
+		return;
+	conn = find_conn(encrypter);
+	if (conn)
+		end_conn(conn, encrypter);
+	rename_conn(state, encrypter);
+	remember_place(state, encrypter);
+}
+
+static __always_inline void rustls_drops(const struct ts_layout *layout, __u64 state)
+{
+	struct ts_conn_key place = conn_key(state);
+	__u64 handle = may_send(layout, state) ? encrypter_of(layout, state) : 0;
+	struct ts_conn *conn;
+
+	handle = handle ?: state;
+	conn = find_conn(handle);
+	if (conn)
+		end_conn(conn, handle);
+	bpf_map_delete_elem(&rustls_places, &place);
+}
+
+/* `OutboundChunks`: where its first word is zero, a slice follows; else the word is the address of
+ * slices, then come their number, and where in them the bytes begin and end. */
+static __always_inline bool read_chunks(__u64 at, struct frame *frame)
+{
+	__u64 words[4];
+
+	if (!read_user(words, sizeof(words), at))
+		return false;
+	frame->buf = words[1];
+	frame->total = words[2];
+	if (!words[0])
+		return true;
+	if (words[2] > words[3])
+		return false;
+	frame->pieces = words[0];
+	frame->piece_count = words[1];
+	frame->skip = words[2];
+	frame->total = words[3] - words[2];
+	return true;
+}
+
+/* `Payload`: the capacity of a vector, or that it is none; then address and length. */
+static __always_inline bool read_payload(__u64 at, struct frame *frame)
+{
+	__u64 words[3];
+
+	if (!read_user(words, sizeof(words), at))
+		return false;
+	frame->buf = words[1];
+	frame->total = words[2];
+	return words[2] <= MAX_RECORD && (words[0] == BORROWED || words[0] >= words[2]);
+}
+
+static __always_inline bool read_bytes(struct pt_regs *regs, struct frame *frame)
+{
+	__u64 at = PT_REGS_PARM2(regs), len = PT_REGS_PARM3(regs);
+
+	frame->pieces = 0;
+	switch (cookie_count(frame->cookie)) {
+	case TS_RUSTLS_CHUNKS:
+		return read_chunks(at, frame);
+	case TS_RUSTLS_PAYLOAD:
+		return read_payload(at, frame);
+	default:
+		frame->buf = at;
+		frame->total = len;
+		return true;
+	}
+}
+
+static __always_inline struct ts_layout *cookie_layout(__u64 cookie)
+{
+	__u32 target = cookie_target(cookie);
+
+	return bpf_map_lookup_elem(&layouts, &target);
+}
+
+/* Hands over the next piece. True when there are no more. */
+__noinline int tell_piece(struct frame *frame, struct ts_conn *conn, const struct ts_layout *layout)
+{
+	struct rustls_piece piece;
+	__u64 len;
+
+	if (!frame || !conn || !layout || !frame->total || !frame->piece_count)
+		return 1;
+	if (!read_user(&piece, sizeof(piece), frame->pieces))
+		return 1;
+	frame->pieces += sizeof(piece);
+	frame->piece_count--;
+	if (piece.len <= frame->skip) {
+		frame->skip -= piece.len;
+		return 0;
+	}
+	frame->buf = piece.at + frame->skip;
+	len = piece.len - frame->skip;
+	frame->skip = 0;
+	if (len > frame->total)
+		len = frame->total;
+	frame->total -= len;
+	tell_data(conn, frame, len, layout);
+	return !frame->total;
+}
+
+struct pieces_ctx {
+	struct frame *frame;
+	struct ts_conn *conn;
+	const struct ts_layout *layout;
+};
+
+static long tell_next_piece(__u32 i, struct pieces_ctx *ctx)
+{
+	return tell_piece(ctx->frame, ctx->conn, ctx->layout) ? 1 : 0;
+}
+
+/* `frame->total` bytes of pieces have moved. */
+static __always_inline void tell_pieces(struct ts_conn *conn, struct frame *frame,
+					const struct ts_layout *layout)
+{
+	struct pieces_ctx ctx = {.frame = frame, .conn = conn, .layout = layout};
+	int i;
+
+	if (has_loop()) {
+		bpf_loop(MAX_PIECES, tell_next_piece, &ctx, 0);
+	} else {
+		for (i = 0; i < MAX_PIECES_UNROLLED; i++) {
+			if (tell_piece(frame, conn, layout))
+				break;
+		}
+	}
+	if (!frame->total)
+		return;
+	/* Pieces that are too many, or not where they should be, are a gap. */
+	__sync_fetch_and_add(&conn->off[TS_OUT], frame->total);
+	count(TS_CTR_DROPPED_CALLS, 1);
+	count(TS_CTR_DROPPED_BYTES, frame->total);
+}
+
+/* `len` bytes of what the frame tells of have moved. */
+static __always_inline void rustls_moved(struct frame *frame, const struct ts_layout *layout,
+					 __u64 len)
+{
+	struct ts_conn *conn;
+
+	frame->handle = rustls_handle(layout, frame->handle);
+	conn = find_or_make_conn(frame);
+	if (!conn)
+		return;
+	if (!conn->addr.transport || conn->rebind)
+		bind_conn(conn, frame, layout);
+	if (!frame->pieces) {
+		tell_data(conn, frame, len, layout);
+		return;
+	}
+	frame->total = len;
+	tell_pieces(conn, frame, layout);
+}
+
+/* Returns 1 when the call's return need not be seen. */
+static __always_inline int rustls_enter(struct pt_regs *regs, __u64 cookie, __u64 *slot)
+{
+	__u64 sp = PT_REGS_SP(regs);
+	struct thread *thread;
+	struct frame *frame;
+	__u32 depth;
+
+	if (!is_traced() || is_muted())
+		return 1;
+	thread = current_thread();
+	if (!thread)
+		return 1;
+	drop_stale(thread, sp);
+	depth = thread->depth;
+	if (depth >= MAX_DEPTH) {
+		count(TS_CTR_MISSED_CALLS, 1);
+		return 1;
+	}
+	frame = frame_at(thread, depth);
+	frame->cookie = cookie;
+	if (!read_bytes(regs, frame)) {
+		count(TS_CTR_MISSED_CALLS, 1);
+		return 1;
+	}
+	if (!frame->total)
+		return 1;
+	frame->handle = PT_REGS_PARM1(regs);
+	frame->out = 0;
+	frame->sp = sp;
+	frame->entered = entry_time(TS_ACT_WRITE);
+	frame->addr.transport = TS_TP_UNKNOWN;
+	frame->want_addr = 0;
+	thread->depth = depth + 1;
+	*slot = depth + 1;
+	return 0;
+}
+
+static __always_inline int rustls_exit(struct pt_regs *regs, __u64 slot)
+{
+	__u64 taken = PT_REGS_RC(regs);
+	struct thread *thread;
+	struct ts_layout *layout;
+	struct frame *frame;
+	__u32 i = slot - 1;
+
+	thread = this_thread();
+	if (!thread || i >= MAX_DEPTH || i >= thread->depth)
+		return 0;
+	frame = frame_at(thread, i);
+	layout = cookie_layout(frame->cookie);
+	/* No function takes more than it is given: that would be another one. */
+	if (taken > frame->total)
+		count(TS_CTR_MISSED_CALLS, 1);
+	else if (taken && layout)
+		rustls_moved(frame, layout, taken);
+	thread->depth = i;
+	return 0;
+}
+
+SEC("uprobe.session.s")
+int rustls_write(struct pt_regs *regs)
+{
+	__u64 *slot = session_cookie(regs);
+
+	stay_on_kernel_stack(regs);
+	if (session_is_return(regs))
+		return rustls_exit(regs, *slot);
+	return rustls_enter(regs, bpf_get_attach_cookie(regs), slot);
+}
+
+/* Without sessions: the beginning and the return are two probes. */
+SEC("uprobe")
+int rustls_write_enters(struct pt_regs *regs)
+{
+	__u64 slot;
+
+	stay_on_kernel_stack(regs);
+	rustls_enter(regs, bpf_get_attach_cookie(regs), &slot);
+	return 0;
+}
+
+SEC("uprobe")
+int rustls_write_returns(struct pt_regs *regs)
+{
+	stay_on_kernel_stack(regs);
+	return rustls_exit(regs, returning_slot(regs, bpf_get_attach_cookie(regs)));
+}
+
+static __always_inline void rustls_reads(struct pt_regs *regs, __u64 cookie,
+					 const struct ts_layout *layout)
+{
+	struct frame frame = {.cookie = cookie, .handle = PT_REGS_PARM1(regs)};
+
+	if (is_muted())
+		return;
+	if (!read_bytes(regs, &frame))
+		count(TS_CTR_MISSED_CALLS, 1);
+	else if (frame.total)
+		rustls_moved(&frame, layout, frame.total);
+}
+
+SEC("uprobe")
+int rustls_event(struct pt_regs *regs)
+{
+	__u64 cookie = bpf_get_attach_cookie(regs), state = PT_REGS_PARM1(regs);
+	struct ts_layout *layout;
+
+	stay_on_kernel_stack(regs);
+	if (!is_traced())
+		return 0;
+	layout = cookie_layout(cookie);
+	if (!layout)
+		return 0;
+	switch (cookie_action(cookie)) {
+	case TS_ACT_READ:
+		rustls_reads(regs, cookie, layout);
+		break;
+	case TS_ACT_CLEAR:
+		rustls_starts(layout, state);
+		break;
+	case TS_ACT_FREE:
+		rustls_drops(layout, state);
+		break;
+	}
+	return 0;
+}
+
+#endif
