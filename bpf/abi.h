@@ -56,6 +56,7 @@ enum ts_rustls_bytes {
 	TS_RUSTLS_SLICE = 0,   /* address and length in registers */
 	TS_RUSTLS_CHUNKS = 1,  /* a pointer to an `OutboundChunks` */
 	TS_RUSTLS_PAYLOAD = 2, /* a pointer to a `Payload` */
+	TS_RUSTLS_MESSAGE = 3, /* a pointer to a `Message`, which may be one of data */
 };
 
 enum ts_role {
@@ -138,9 +139,10 @@ struct ts_layout {
 	__u32 bio_num;
 	__u32 bio_next;
 	__u32 bio_known;
-	__u32 goid;  /* in runtime.g; 0: not known */
-	__s32 g_tls; /* x86, TS_GO_ABI0: where g is, from the thread pointer on */
-	__u32 input; /* in Go's tls.Conn; 0: the arguments of Read are not found at its return */
+	__u32 goid;     /* in runtime.g; 0: not known */
+	__s32 g_tls;    /* x86, TS_GO_ABI0: where g is, from the thread pointer on */
+	__u32 app_data; /* rustls: which kind of message holds data; 0: not known */
+	__u32 input;    /* in Go's tls.Conn; 0: the arguments of Read are not found at its return */
 	struct ts_go_defer go_defer[2]; /* by enum ts_dir */
 };
 
@@ -236,7 +238,7 @@ struct ts_rec_hold {
 };
 
 _Static_assert(sizeof(struct ts_chain) == 20, "ts_chain");
-_Static_assert(sizeof(struct ts_layout) == 268, "ts_layout");
+_Static_assert(sizeof(struct ts_layout) == 272, "ts_layout");
 _Static_assert(sizeof(struct ts_addr) == 48, "ts_addr");
 _Static_assert(sizeof(struct ts_conn_key) == 16, "ts_conn_key");
 _Static_assert(sizeof(struct ts_conn) == 88, "ts_conn");

@@ -161,6 +161,19 @@ static __always_inline bool read_payload(__u64 at, struct frame *frame)
 	return words[2] <= MAX_RECORD && (words[0] == BORROWED || words[0] >= words[2]);
 }
 
+/* `Message`: a word that says of which kind it is, which holds data when it is the one for that,
+ * and then has a `Payload` behind it. */
+static __always_inline bool read_message(__u64 at, struct frame *frame,
+					 const struct ts_layout *layout)
+{
+	__u64 kind;
+
+	frame->total = 0;
+	if (!layout || !read_u64(at, &kind))
+		return false;
+	return kind != BORROWED + layout->app_data || read_payload(at + sizeof(kind), frame);
+}
+
 static __always_inline bool read_bytes(struct pt_regs *regs, struct frame *frame)
 {
 	__u64 at = PT_REGS_PARM2(regs), len = PT_REGS_PARM3(regs);
@@ -358,10 +371,17 @@ static __always_inline void rustls_reads(struct pt_regs *regs, __u64 cookie,
 					 const struct ts_layout *layout)
 {
 	struct frame frame = {.cookie = cookie, .handle = PT_REGS_PARM1(regs)};
+	__u64 context = PT_REGS_PARM3(regs), message = PT_REGS_PARM4(regs);
+	bool is_read;
 
 	if (is_muted())
 		return;
-	if (!read_bytes(regs, &frame))
+	/* `handle(self, context, message)`, before which is where the result goes. */
+	if (cookie_count(cookie) == TS_RUSTLS_MESSAGE)
+		is_read = read_message(message, &frame, layout) && read_u64(context, &frame.handle);
+	else
+		is_read = read_bytes(regs, &frame);
+	if (!is_read)
 		count(TS_CTR_MISSED_CALLS, 1);
 	else if (frame.total)
 		rustls_moved(&frame, layout, frame.total);

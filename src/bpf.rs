@@ -30,7 +30,7 @@ use skel::{OpenTlssniffProgs, TlssniffSkel, TlssniffSkelBuilder};
 
 // The same numbers as in bpf/abi.h: what the skeleton made of the types must be what C meant.
 const _: () = {
-    assert!(size_of::<types::ts_layout>() == 268);
+    assert!(size_of::<types::ts_layout>() == 272);
     assert!(size_of::<types::ts_conn_key>() == 16);
     assert!(size_of::<types::ts_conn>() == 88);
     assert!(offset_of!(types::ts_conn, off) == 8);
@@ -316,6 +316,7 @@ impl Bpf {
             references: chain(ssl.references.as_ref()),
             encrypter: chain(ssl.encrypter.as_ref()),
             sends: chain(ssl.sends.as_ref()),
+            app_data: ssl.app_data.unwrap_or_default(),
             bio_method: bio.map_or(0, |bio| bio.method),
             bio_num: bio.map_or(0, |bio| bio.num),
             bio_next: bio.map_or(0, |bio| bio.next),

@@ -262,6 +262,7 @@ fn cookie(target: u32, func: usize, action: Action) -> u64 {
                 RustlsBytes::Slice => ts_rustls_bytes::TS_RUSTLS_SLICE.0,
                 RustlsBytes::Chunks => ts_rustls_bytes::TS_RUSTLS_CHUNKS.0,
                 RustlsBytes::Payload => ts_rustls_bytes::TS_RUSTLS_PAYLOAD.0,
+                RustlsBytes::Message => ts_rustls_bytes::TS_RUSTLS_MESSAGE.0,
             };
             match call {
                 RustlsCall::Write(of) => (ts_action::TS_ACT_WRITE, bytes(of)),

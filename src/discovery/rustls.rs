@@ -20,6 +20,10 @@ pub enum Method {
     SendSomePlaintext,
     /// `take_received_plaintext(&mut self, Payload)`
     TakeReceivedPlaintext,
+    /// `<ExpectTraffic as State>::handle(self, &mut Context, Message)`, of which there are four: for
+    /// clients and servers of TLS 1.2 and 1.3. It is only called through a table of methods.
+    Handle12,
+    Handle13,
     /// `start_outgoing_traffic(&mut self, …)`
     StartOutgoingTraffic,
     /// `drop_in_place::<CommonState>(*mut CommonState)`
@@ -41,6 +45,7 @@ impl Method {
             Method::BufferPlaintext => "buffer_plaintext",
             Method::SendSomePlaintext => "send_some_plaintext",
             Method::TakeReceivedPlaintext => "take_received_plaintext",
+            Method::Handle12 | Method::Handle13 => "ExpectTraffic::handle",
             Method::StartOutgoingTraffic => "start_outgoing_traffic",
             Method::Drop => "drop_in_place<CommonState>",
         }
@@ -64,6 +69,9 @@ impl Method {
             .any(|old| symbol.contains(old));
             return (is_its || is_new_drop(symbol)).then_some(Method::Drop);
         }
+        if symbol.contains("ExpectTraffic") {
+            return handle(symbol);
+        }
         let (path, rest) = symbol.split_once(TYPE)?;
         let of_rustls = ["6rustls12common_state", "6rustls4conn"];
         if !of_rustls.iter().any(|module| path.contains(module)) {
@@ -76,6 +84,32 @@ impl Method {
             ends.then_some(*method)
         })
     }
+}
+
+/// `_ZN…_$LT$rustls..client..tls12..ExpectTraffic$u20$as$u20$rustls..common_state..State$LT$…$GT$$GT$
+/// 6handle17h…`, `_RNvX…_6rustls6client5tls12…13ExpectTrafficINt…5State…6handle`
+fn handle(symbol: &str) -> Option<Method> {
+    let old = ["client", "server"].iter().any(|side| {
+        symbol.contains(&format!("_$LT$rustls..{side}..tls1"))
+            && symbol.contains("..ExpectTraffic$u20$as$u20$rustls..")
+            && symbol.contains("..State$LT$")
+            && symbol.contains("$GT$6handle17h")
+    });
+    let tail = symbol.split('.').next().unwrap_or(symbol);
+    let new = symbol.starts_with("_RNvX")
+        && ["6rustls6client5tls1", "6rustls6server5tls1"]
+            .iter()
+            .any(|module| symbol.contains(module))
+        && symbol.contains("13ExpectTrafficI")
+        && symbol.contains("5State")
+        && tail.ends_with("6handle");
+    let is_old = symbol.contains("..tls12..") || symbol.contains("5tls12N");
+    let method = if is_old {
+        Method::Handle12
+    } else {
+        Method::Handle13
+    };
+    (old || new).then_some(method)
 }
 
 /// `_RINvNt…3ptr13drop_in_placeNtNtCs…_6rustls12common_state11CommonStateE…`
@@ -94,7 +128,7 @@ fn is_new_drop(symbol: &str) -> bool {
 pub fn functions(elf: &Elf<'_>) -> Vec<Named> {
     let mut found: Vec<Named> = elf
         .functions(LONGEST_NAME)
-        .filter(|(name, ..)| name.contains("CommonState"))
+        .filter(|(name, ..)| name.contains("CommonState") || name.contains("ExpectTraffic"))
         .filter_map(|(name, vaddr, size)| {
             Some(Named {
                 method: Method::of(name)?,
@@ -142,6 +176,13 @@ mod tests {
         let new = "_RNvMs1_NtCsdQ5kFfv0bN_6rustls12common_stateNtB5_11CommonState\
                    23take_received_plaintext";
         assert_eq!(of(new), Some(Method::TakeReceivedPlaintext));
+        let handle = "_ZN141_$LT$rustls..client..tls12..ExpectTraffic$u20$as$u20$rustls..\
+                      common_state..State$LT$rustls..client..client_conn..ClientConnectionData\
+                      $GT$$GT$6handle17hd2b3e61983d0bd2bE";
+        assert_eq!(of(handle), Some(Method::Handle12));
+        let handle = "_RNvXs1_NtNtCs2_6rustls6server5tls13NtB5_13ExpectTrafficINtNtB9_12common_state\
+                      5StateNtNtB7_11server_conn20ServerConnectionDataE6handle";
+        assert_eq!(of(handle), Some(Method::Handle13));
         let drop = "_ZN4core3ptr58drop_in_place$LT$rustls..common_state..CommonState$GT$17h1E";
         assert_eq!(of(drop), Some(Method::Drop));
         let drop = "_RINvNtCs1_4core3ptr13drop_in_placeNtNtCs2_6rustls12common_state\
@@ -160,6 +201,8 @@ mod tests {
              CommonState$GT$$GT$17h1E",
             "_RINvNtCs1_4core3ptr13drop_in_placeINtNtCs2_4core6option6OptionNtNtCs2_6rustls\
              12common_state11CommonStateEEB6_",
+            "_ZN141_$LT$rustls..client..tls12..ExpectTraffic$u20$as$u20$rustls..common_state..\
+             State$LT$rustls..client..client_conn..ClientConnectionData$GT$$GT$10into_owned17h4E",
             "11CommonState",
             "",
         ] {

@@ -52,7 +52,7 @@ pub enum Action {
     },
 }
 
-/// What a function of rustls does. Its argument 0 is a `CommonState` in all of them.
+/// What a function of rustls does. Its argument 0 is a `CommonState` in nearly all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RustlsCall {
     /// Takes plaintext to be sent, and returns how much of it: entry and return.
@@ -74,6 +74,8 @@ pub enum RustlsBytes {
     Chunks,
     /// Argument 1 points to a `Payload`.
     Payload,
+    /// Argument 3 points to a `Message`, and argument 2 to a pointer to the `CommonState`.
+    Message,
 }
 
 /// What a Go function does.
@@ -155,6 +157,8 @@ pub struct Layout {
     pub encrypter: Option<LoadChain>,
     /// Of rustls: the byte `may_send_application_data`, set when the handshake is done.
     pub sends: Option<LoadChain>,
+    /// Of rustls: which variant of its messages holds application data.
+    pub app_data: Option<u32>,
     /// Offset of `goid` in Go's `runtime.g`.
     pub goid: Option<u32>,
     /// Where Go before 1.17 on x86-64 has `g`, from the thread pointer on.

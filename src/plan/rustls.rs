@@ -22,12 +22,13 @@ const MAX_FUNCTION: u64 = 64 << 10;
 /// # Errors
 /// It is there, but neither direction can be probed.
 pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
-    let functions = discovered::functions(elf);
+    let mut functions = discovered::functions(elf);
     if !functions.iter().any(|f| direction(f.method).is_some()) {
         return Ok(None);
     }
     let decoder = Decoder::of(elf.machine())?;
     let mut notes = Vec::new();
+    let app_data = facts::choose_receivers(elf, &decoder, &mut functions);
     let mut probes = Vec::new();
     for function in &functions {
         match probe(elf, &decoder, function) {
@@ -49,7 +50,10 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
             notes.join("; ")
         );
     }
-    let layout = facts::learn(elf, &decoder, &functions);
+    let layout = Layout {
+        app_data,
+        ..facts::learn(elf, &decoder, &functions)
+    };
     notes.extend(limits(&layout, &functions).map(str::to_owned));
     Ok(Some(Plan {
         flavor: Flavor::Rustls,
@@ -63,7 +67,7 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
 fn direction(method: Method) -> Option<Dir> {
     match method {
         Method::BufferPlaintext | Method::SendSomePlaintext => Some(Dir::Out),
-        Method::TakeReceivedPlaintext => Some(Dir::In),
+        Method::TakeReceivedPlaintext | Method::Handle12 | Method::Handle13 => Some(Dir::In),
         Method::StartOutgoingTraffic | Method::Drop => None,
     }
 }
@@ -73,6 +77,7 @@ fn action(method: Method) -> Action {
         Method::BufferPlaintext => RustlsCall::Write(RustlsBytes::Chunks),
         Method::SendSomePlaintext => RustlsCall::Write(RustlsBytes::Slice),
         Method::TakeReceivedPlaintext => RustlsCall::Read(RustlsBytes::Payload),
+        Method::Handle12 | Method::Handle13 => RustlsCall::Read(RustlsBytes::Message),
         Method::StartOutgoingTraffic => RustlsCall::Start,
         Method::Drop => RustlsCall::Drop,
     })
@@ -98,6 +103,10 @@ fn probe(elf: &Elf<'_>, decoder: &Decoder, function: &Named) -> Result<Probe> {
         },
         Method::TakeReceivedPlaintext => Needs {
             args: 2,
+            returns: false,
+        },
+        Method::Handle12 | Method::Handle13 => Needs {
+            args: 4,
             returns: false,
         },
         Method::StartOutgoingTraffic | Method::Drop => Needs {

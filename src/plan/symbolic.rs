@@ -126,6 +126,8 @@ pub struct Run {
     pub returns: HashSet<(Value, TypeCheck)>,
     pub stores: HashSet<Store>,
     pub calls: HashSet<Call>,
+    /// Values that were compared with a constant, and that.
+    pub compared: HashSet<(Value, i64)>,
     /// Addresses changed by a locked instruction.
     pub locked: HashSet<Value>,
     /// Bounds ended the run early, or code was not understood: there may be more.

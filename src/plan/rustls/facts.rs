@@ -2,7 +2,7 @@
 
 use crate::discovery::elf::Elf;
 use crate::discovery::rustls::{Method, Named};
-use crate::plan::disasm::Decoder;
+use crate::plan::disasm::{Decoder, Insn, Kind};
 use crate::plan::symbolic::{self, Base, Callee, Run, Value};
 use crate::plan::{Layout, LoadChain};
 use std::collections::{BTreeSet, VecDeque};
@@ -12,6 +12,11 @@ use std::collections::{BTreeSet, VecDeque};
 const MAX_FUNCTIONS: usize = 24;
 /// In the table of a trait object, behind how to drop it, its size and alignment.
 const FIRST_METHOD: i64 = 24;
+/// Arguments of `ExpectTraffic::handle`, the first of which is where its result goes.
+const CONTEXT: u8 = 2;
+const MESSAGE: u8 = 3;
+/// Variants of messages: there are five.
+const MAX_KINDS: u32 = 16;
 
 /// What all functions agree on.
 pub fn learn(elf: &Elf<'_>, decoder: &Decoder, functions: &[Named]) -> Layout {
@@ -38,6 +43,98 @@ pub fn learn(elf: &Elf<'_>, decoder: &Decoder, functions: &[Named]) -> Layout {
         sends: sends.map(|offset| vec![offset]),
         ..Layout::default()
     }
+}
+
+/// Leaves in `functions` those through which all that is received passes, and says which variant of
+/// a message is meant, where that matters.
+///
+/// `ExpectTraffic::handle` is called for every record of data, since it is called through a table of
+/// methods. Each calls `take_received_plaintext`, unless the compiler has put that into it.
+pub fn choose_receivers(
+    elf: &Elf<'_>,
+    decoder: &Decoder,
+    functions: &mut Vec<Named>,
+) -> Option<u32> {
+    let of = |method: Method| functions.iter().filter(move |f| f.method == method);
+    let takers: BTreeSet<u64> = of(Method::TakeReceivedPlaintext).map(|f| f.vaddr).collect();
+    let calls_taker = |handle: &Named| {
+        let mut calls = false;
+        let code = elf.code(handle.vaddr, handle.size).unwrap_or_default();
+        decoder.sweep(code, handle.vaddr, |insn| {
+            calls |= destination(elf, insn).is_some_and(|to| takers.contains(&to));
+        });
+        calls
+    };
+    let is_handle = |f: &Named| matches!(f.method, Method::Handle12 | Method::Handle13);
+    let mut handles = functions.iter().filter(|f| is_handle(f)).peekable();
+    let has_handles = handles.peek().is_some();
+    if !takers.is_empty() && handles.all(calls_taker) {
+        functions.retain(|f| !is_handle(f));
+        return None;
+    }
+    let runs_of = |method: Method| -> Vec<Run> {
+        of(method)
+            .map(|f| execute(elf, decoder, f.vaddr, f.size))
+            .collect()
+    };
+    // Those for TLS 1.2 take data and nothing else, so that they look for one variant only.
+    let mut runs = runs_of(Method::Handle12);
+    if runs.is_empty() {
+        runs = runs_of(Method::Handle13);
+    }
+    let kinds: BTreeSet<u32> = runs.iter().flat_map(kinds).collect();
+    let kind = only(kinds).filter(|_| runs.iter().all(has_payload));
+    functions.retain(|f| match f.method {
+        Method::Handle12 | Method::Handle13 => kind.is_some(),
+        // Some of what is received would not be seen.
+        Method::TakeReceivedPlaintext => !has_handles,
+        _ => true,
+    });
+    kind
+}
+
+/// Where a call or jump goes, also by way of a pointer that the loader puts in place.
+pub(super) fn destination(elf: &Elf<'_>, insn: &Insn) -> Option<u64> {
+    match insn.kind {
+        Kind::Call(to) | Kind::Jump(to) => Some(to),
+        Kind::CallIndirect | Kind::JumpIndirect => {
+            let slot = insn.mem().filter(|mem| mem.rip_relative && !mem.complex)?;
+            elf.pointer_at(slot.disp.cast_unsigned())
+        }
+        _ => None,
+    }
+}
+
+/// The variants of the message that is argument 3 which are told from others by its first word: that
+/// is the capacity of a vector in the largest of them, and more than any such in all others.
+fn kinds(run: &Run) -> BTreeSet<u32> {
+    let first = |value: Value| match value.base {
+        Base::Load(index) => run.loads.get(usize::from(index)).is_some_and(|load| {
+            value.plus == 0 && load.size == 8 && load.from == Value::arg(MESSAGE)
+        }),
+        _ => false,
+    };
+    let compared = run.compared.iter().filter(|(value, _)| first(*value));
+    compared
+        .filter_map(|(_, with)| u32::try_from(with.wrapping_sub(i64::MIN)).ok())
+        .filter(|kind| (1..MAX_KINDS).contains(kind))
+        .collect()
+}
+
+/// Whether the three words behind the first one of the message are used, or handed to somebody, and
+/// the `CommonState` that the context of argument 2 begins with.
+fn has_payload(run: &Run) -> bool {
+    let behind = |arg: u8, plus: i64| Value {
+        base: Base::Arg(arg),
+        plus,
+    };
+    let loaded = |from: Value| run.loads.iter().any(|l| l.size == 8 && l.from == from);
+    let handed = run
+        .calls
+        .iter()
+        .any(|call| call.args.contains(&behind(MESSAGE, 8)));
+    let words = [8, 16, 24].iter().all(|at| loaded(behind(MESSAGE, *at)));
+    (handed || words) && loaded(Value::arg(CONTEXT))
 }
 
 fn execute(elf: &Elf<'_>, decoder: &Decoder, vaddr: u64, size: u64) -> Run {

@@ -74,6 +74,13 @@ impl Executor<'_, '_> {
                     Op::Test if known && first == second => Some((left, Value::constant(0))),
                     _ => None,
                 };
+                if let Some((one, other)) = state.compared {
+                    if other.base == Base::Zero {
+                        self.run.compared.insert((one, other.plus));
+                    } else if one.base == Base::Zero {
+                        self.run.compared.insert((other, one.plus));
+                    }
+                }
                 return;
             }
             _ => {
