@@ -142,6 +142,15 @@ pub fn functions(elf: &Elf<'_>) -> Vec<Named> {
     found
 }
 
+/// Whether a symbol says that the function at `vaddr` is one of a `CommonState`, or on its way to
+/// early data.
+pub fn is_of_common_state(elf: &Elf<'_>, vaddr: u64) -> bool {
+    elf.function_at(vaddr).is_some_and(|(name, _)| {
+        let modules = ["6rustls12common_state", "6rustls4conn"];
+        name.contains("11CommonState") && modules.iter().any(|module| name.contains(module))
+    })
+}
+
 /// The version, by the paths of its source files: `0.23.40`. Foreign.
 pub fn version(elf: &Elf<'_>) -> Option<String> {
     let mut budget = MAX_SEARCH;

@@ -29,6 +29,18 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
     let decoder = Decoder::of(elf.machine())?;
     let mut notes = Vec::new();
     let app_data = facts::choose_receivers(elf, &decoder, &mut functions);
+    let mut ways = Vec::new();
+    functions.retain(|function| {
+        if direction(function.method) != Some(Dir::Out) {
+            return true;
+        }
+        let way = facts::way(elf, &decoder, function.vaddr);
+        let is_alone = facts::is_alone(elf, &way, function.vaddr, |start| {
+            discovered::is_of_common_state(elf, start)
+        });
+        ways.push(way);
+        is_alone
+    });
     let mut probes = Vec::new();
     for function in &functions {
         match probe(elf, &decoder, function) {
@@ -52,7 +64,7 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
     }
     let layout = Layout {
         app_data,
-        ..facts::learn(elf, &decoder, &functions)
+        ..facts::learn(elf, &decoder, &functions, &ways)
     };
     notes.extend(limits(&layout, &functions).map(str::to_owned));
     Ok(Some(Plan {

@@ -2,9 +2,9 @@
 
 use crate::discovery::elf::Elf;
 use crate::discovery::rustls::{Method, Named};
+use crate::plan::Layout;
 use crate::plan::disasm::{Decoder, Insn, Kind};
 use crate::plan::symbolic::{self, Base, Callee, Run, Value};
-use crate::plan::{Layout, LoadChain};
 use std::collections::{BTreeSet, VecDeque};
 
 /// Functions executed, from one that takes plaintext to the one that encrypts it: five at most lie
@@ -12,6 +12,8 @@ use std::collections::{BTreeSet, VecDeque};
 const MAX_FUNCTIONS: usize = 24;
 /// In the table of a trait object, behind how to drop it, its size and alignment.
 const FIRST_METHOD: i64 = 24;
+/// Calls looked at of what has plaintext encrypted.
+const MAX_CALLERS: usize = 256;
 /// Arguments of `ExpectTraffic::handle`, the first of which is where its result goes.
 const CONTEXT: u8 = 2;
 const MESSAGE: u8 = 3;
@@ -19,13 +21,13 @@ const MESSAGE: u8 = 3;
 const MAX_KINDS: u32 = 16;
 
 /// What all functions agree on.
-pub fn learn(elf: &Elf<'_>, decoder: &Decoder, functions: &[Named]) -> Layout {
+pub fn learn(elf: &Elf<'_>, decoder: &Decoder, functions: &[Named], ways: &[Way]) -> Layout {
     let of = |method: Method| functions.iter().filter(move |f| f.method == method);
     let writes: Vec<&Named> = of(Method::BufferPlaintext)
         .chain(of(Method::SendSomePlaintext))
         .collect();
     let starts: Vec<&Named> = of(Method::StartOutgoingTraffic).collect();
-    let encrypter = agreed(writes.iter().map(|f| encrypter(elf, decoder, f)));
+    let encrypter = agreed(ways.iter().map(|way| way.encrypter));
     let tested = |f: &&Named| bytes_loaded(&execute(elf, decoder, f.vaddr, f.size));
     let set = |f: &&Named| ones_stored(&execute(elf, decoder, f.vaddr, f.size));
     let written: Vec<BTreeSet<u32>> = writes.iter().map(tested).collect();
@@ -173,46 +175,92 @@ fn ones_stored(run: &Run) -> BTreeSet<u32> {
         .collect()
 }
 
-/// Where the `Box<dyn MessageEncrypter>` is: on its way into records, plaintext meets no other trait
-/// object within the `CommonState` that has one of its methods called.
-fn encrypter(elf: &Elf<'_>, decoder: &Decoder, write: &Named) -> Option<u32> {
-    let mut waiting = VecDeque::from([(write.vaddr, write.size)]);
-    let mut seen = BTreeSet::from([write.vaddr]);
+/// A function on the way from where plaintext is taken to where it is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Step {
+    vaddr: u64,
+    /// Which of its arguments is an address within the `CommonState`, and how far from its beginning.
+    arg: u8,
+    within: u32,
+}
+
+/// How a function that takes plaintext has it encrypted.
+#[derive(Debug, Default)]
+pub struct Way {
+    /// Where in the `CommonState` the `Box<dyn MessageEncrypter>` is.
+    pub encrypter: Option<u32>,
+    /// Functions that it calls itself for that.
+    pub next: BTreeSet<u64>,
+}
+
+/// On its way into records, plaintext meets no other trait object within the `CommonState` that has
+/// one of its methods called.
+pub fn way(elf: &Elf<'_>, decoder: &Decoder, vaddr: u64) -> Way {
+    let first = Step {
+        vaddr,
+        arg: 0,
+        within: 0,
+    };
+    let mut waiting = VecDeque::from([(first, None)]);
+    let mut seen = BTreeSet::from([first]);
     let mut found = BTreeSet::new();
+    let mut next = BTreeSet::new();
     let mut executed = 0;
-    while let Some((vaddr, size)) = waiting.pop_front() {
+    while let Some((step, by)) = waiting.pop_front() {
         executed += 1;
         if executed > MAX_FUNCTIONS {
             break;
         }
-        let run = execute(elf, decoder, vaddr, size);
-        found.extend(objects_called(&run));
+        let run = execute(elf, decoder, step.vaddr, extent(elf, step.vaddr));
+        let objects = objects_called(&run, step);
+        if !objects.is_empty() {
+            next.extend(by);
+        }
+        found.extend(objects);
         for call in &run.calls {
-            if let Callee::Local(to) = call.callee
-                && call.args.contains(&Value::arg(0))
-                && call.args[0] == Value::arg(0)
-                && seen.insert(to)
+            let Callee::Local(to) = call.callee else {
+                continue;
+            };
+            let inside = (0..).zip(&call.args).find_map(|(arg, value)| {
+                let is_within = value.base == Base::Arg(step.arg);
+                let plus = u32::try_from(value.plus).ok().filter(|_| is_within)?;
+                Some(Step {
+                    vaddr: to,
+                    arg,
+                    within: step.within.checked_add(plus)?,
+                })
+            });
+            if let Some(inside) = inside
+                && seen.insert(inside)
             {
-                waiting.push_back((to, extent(elf, to)));
+                waiting.push_back((inside, by.or(Some(to))));
             }
         }
     }
-    only(found)
+    Way {
+        encrypter: only(found),
+        next,
+    }
 }
 
-fn extent(elf: &Elf<'_>, vaddr: u64) -> u64 {
+pub(super) fn extent(elf: &Elf<'_>, vaddr: u64) -> u64 {
     elf.frames()
         .and_then(|frames| elf.frame_around(&frames, vaddr))
         .filter(|frame| frame.start == vaddr)
         .map_or_else(|| elf.extent(vaddr), |frame| frame.end - frame.start)
 }
 
-/// Offsets behind argument 0 of trait objects (two words: data, table of methods) of which a method
+/// Offsets in the `CommonState` of trait objects (two words: data, table of methods) of which a method
 /// is called.
-fn objects_called(run: &Run) -> BTreeSet<u32> {
-    let field = |value: Value| match run.chain(value) {
-        Some((chain, 8)) => <[u32; 1]>::try_from(chain as LoadChain).ok().map(|[at]| at),
-        _ => None,
+fn objects_called(run: &Run, step: Step) -> BTreeSet<u32> {
+    let field = |value: Value| {
+        let Base::Load(index) = value.base else {
+            return None;
+        };
+        let load = run.loads.get(usize::from(index))?;
+        let is_field = value.plus == 0 && load.size == 8 && load.from.base == Base::Arg(step.arg);
+        let plus = u32::try_from(load.from.plus).ok().filter(|_| is_field)?;
+        step.within.checked_add(plus)
     };
     let calls = run.calls.iter().filter_map(|call| {
         let through = call.through.filter(|t| t.plus >= FIRST_METHOD)?;
@@ -225,4 +273,23 @@ fn objects_called(run: &Run) -> BTreeSet<u32> {
         passes_data.then_some(data)
     });
     calls.collect()
+}
+
+/// Whether all that a function does is done by that function alone, not by copies of it that the
+/// compiler has put into others: those would call what it calls to have plaintext encrypted. Others
+/// that do are of the library itself.
+pub fn is_alone(elf: &Elf<'_>, way: &Way, write: u64, is_known: impl Fn(u64) -> bool) -> bool {
+    let mut callers = BTreeSet::new();
+    let mut all_known = true;
+    elf.transfers(|transfer| {
+        if way.next.contains(&transfer.to) && callers.len() < MAX_CALLERS {
+            callers.insert(transfer.from);
+        }
+    });
+    let frames = elf.frames();
+    for from in callers {
+        let function = frames.and_then(|frames| elf.frame_around(&frames, from));
+        all_known &= function.is_some_and(|f| f.start == write || is_known(f.start));
+    }
+    all_known
 }
