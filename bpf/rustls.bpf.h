@@ -16,25 +16,10 @@
 /* The capacity of a vector is less; this one says that the bytes are borrowed. */
 #define BORROWED (1ULL << 63)
 
-/* Where the encrypter is that a `CommonState` at this address had when it was seen last. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
-	__type(key, struct ts_conn_key);
-	__type(value, __u64);
-} rustls_places SEC(".maps");
-
 struct rustls_piece {
 	__u64 at;
 	__u64 len;
 };
-
-static __always_inline void remember_place(__u64 state, __u64 encrypter)
-{
-	struct ts_conn_key key = conn_key(state);
-
-	bpf_map_update_elem(&rustls_places, &key, &encrypter, BPF_ANY);
-}
 
 /* The connection goes by another key from now on, which user space has to know too. */
 __noinline int rename_conn(__u64 from, __u64 to)
@@ -70,33 +55,24 @@ static __always_inline bool may_send(const struct ts_layout *layout, __u64 state
 }
 
 /* What the connection goes by. Programs move it about in memory, but not its encrypter, which lives
- * as long as its keys; those of the handshake end with it. */
+ * as long as its keys: with new ones, which are rare, it is taken for another connection. Those of
+ * the handshake end with it. */
 __noinline __u64 rustls_handle(const struct ts_layout *layout, __u64 state)
 {
-	struct ts_conn_key place = conn_key(state);
-	__u64 encrypter, *known;
+	__u64 encrypter;
 
 	if (!layout || !may_send(layout, state))
 		return state;
 	encrypter = encrypter_of(layout, state);
 	if (!encrypter)
 		return state;
-	if (find_conn(encrypter))
-		return encrypter;
-	/* Data was written before the handshake was done; or there are new keys. Another connection
-	 * at the same place would have been seen to begin. */
-	if (find_conn(state)) {
+	/* Data that was written before the handshake was done. */
+	if (layout->sends.len && !find_conn(encrypter))
 		rename_conn(state, encrypter);
-	} else if (layout->sends.len) {
-		known = bpf_map_lookup_elem(&rustls_places, &place);
-		if (known)
-			rename_conn(*known, encrypter);
-	}
-	remember_place(state, encrypter);
 	return encrypter;
 }
 
-/* A connection begins. Whatever its place and its encrypter's were before has ended. */
+/* A connection begins. What was where its encrypter is now has ended. */
 static __always_inline void rustls_starts(const struct ts_layout *layout, __u64 state)
 {
 	__u64 encrypter;
@@ -112,12 +88,10 @@ static __always_inline void rustls_starts(const struct ts_layout *layout, __u64 
 	if (conn)
 		end_conn(conn, encrypter);
 	rename_conn(state, encrypter);
-	remember_place(state, encrypter);
 }
 
 static __always_inline void rustls_drops(const struct ts_layout *layout, __u64 state)
 {
-	struct ts_conn_key place = conn_key(state);
 	__u64 handle = may_send(layout, state) ? encrypter_of(layout, state) : 0;
 	struct ts_conn *conn;
 
@@ -125,7 +99,6 @@ static __always_inline void rustls_drops(const struct ts_layout *layout, __u64 s
 	conn = find_conn(handle);
 	if (conn)
 		end_conn(conn, handle);
-	bpf_map_delete_elem(&rustls_places, &place);
 }
 
 /* `OutboundChunks`: where its first word is zero, a slice follows; else the word is the address of

@@ -2,6 +2,7 @@
 
 use super::elf::Elf;
 use super::elf::search::Loads;
+use std::ops::Range;
 
 /// Longest name looked at: those of generic functions can have kilobytes, none of ours has.
 const LONGEST_NAME: usize = 512;
@@ -149,6 +150,26 @@ pub fn is_of_common_state(elf: &Elf<'_>, vaddr: u64) -> bool {
         let modules = ["6rustls12common_state", "6rustls4conn"];
         name.contains("11CommonState") && modules.iter().any(|module| name.contains(module))
     })
+}
+
+/// Where the texts are of panics that what encrypts a record has: one before 0.23, one from then on.
+pub fn encrypters(elf: &Elf<'_>) -> Vec<Range<u64>> {
+    const TEXTS: [&[u8]; 2] = [
+        b"assertion failed: self.next_pre_encrypt_action() != PreEncryptAction::Refuse",
+        b"assertion failed: !self.encrypt_exhausted()",
+    ];
+    const MOST: usize = 8;
+    let mut found = Vec::new();
+    for text in TEXTS {
+        let mut budget = MAX_SEARCH;
+        for loads in [Loads::Constants, Loads::Code] {
+            elf.search(text, loads, u64::MAX, &mut budget, |at, _| -> Option<()> {
+                found.push(at..at + 1);
+                (found.len() >= MOST).then_some(())
+            });
+        }
+    }
+    found
 }
 
 /// The version, by the paths of its source files: `0.23.40`. Foreign.

@@ -5,6 +5,7 @@
 //! have the `CommonState` as their first argument, so that they agree on the connection.
 
 mod facts;
+mod search;
 
 use crate::discovery::elf::Elf;
 use crate::discovery::rustls::{self as discovered, Method, Named};
@@ -23,20 +24,28 @@ const MAX_FUNCTION: u64 = 64 << 10;
 /// It is there, but neither direction can be probed.
 pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
     let mut functions = discovered::functions(elf);
-    if !functions.iter().any(|f| direction(f.method).is_some()) {
-        return Ok(None);
-    }
     let decoder = Decoder::of(elf.machine())?;
+    if !functions.iter().any(|f| direction(f.method).is_some()) {
+        if discovered::version(elf).is_none() {
+            return Ok(None);
+        }
+        functions = search::find(elf, &decoder).functions;
+    }
     let mut notes = Vec::new();
     let app_data = facts::choose_receivers(elf, &decoder, &mut functions);
     let mut ways = Vec::new();
+    let starts: Vec<u64> = functions
+        .iter()
+        .filter(|f| f.method == Method::StartOutgoingTraffic)
+        .map(|f| f.vaddr)
+        .collect();
     functions.retain(|function| {
         if direction(function.method) != Some(Dir::Out) {
             return true;
         }
         let way = facts::way(elf, &decoder, function.vaddr);
         let is_alone = facts::is_alone(elf, &way, function.vaddr, |start| {
-            discovered::is_of_common_state(elf, start)
+            starts.contains(&start) || discovered::is_of_common_state(elf, start)
         });
         ways.push(way);
         is_alone
@@ -56,7 +65,7 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
             ));
         }
     }
-    if probes.is_empty() {
+    if !is_seen(Dir::Out) && !is_seen(Dir::In) || probes.is_empty() {
         bail!(
             "plan probes in {path}: found rustls, but nothing of it can be probed: {}",
             notes.join("; ")

@@ -8,7 +8,7 @@ mod compute;
 
 use crate::discovery::elf::Elf;
 use crate::plan::disasm::{Condition, Convention, Decoder, Insn, Kind, Op, Operand};
-use compute::{get, set};
+use compute::{get, set, slot};
 use std::collections::{HashMap, HashSet};
 
 /// Different instructions decoded, instructions executed and paths finished, at most. Getters
@@ -107,6 +107,8 @@ pub struct Call {
     pub args: [Value; 6],
     /// Where a call through a pointer in memory finds that.
     pub through: Option<Value>,
+    /// Of arguments that point into the stack, what three words are there.
+    pub behind: [Option<[Value; 3]>; 6],
 }
 
 /// A store through argument `arg`, plus `plus`.
@@ -429,10 +431,15 @@ impl Executor<'_, '_> {
 
     fn call(&mut self, state: &State, callee: Callee, through: Option<Value>) {
         let args = self.decoder.convention.args.map(|r| get(&state.regs, r));
+        let behind = args.map(|arg| {
+            let words = [0, 8, 16].map(|at| slot(state, arg.add(at)));
+            (arg.base == Base::Stack).then_some(words)
+        });
         let call = Call {
             callee,
             args,
             through,
+            behind,
         };
         self.run.calls.insert(call);
     }

@@ -75,6 +75,35 @@ impl Elf<'_> {
         });
     }
 
+    /// Calls `each` with the places of instructions, or within them, that call or load what is at an
+    /// address relative to them, and that address. Of x86-64 only; elsewhere compilers do not write
+    /// such calls of functions in the same file.
+    pub fn slot_uses(&self, mut each: impl FnMut(u64, u64)) {
+        if self.machine() != Machine::X86_64 {
+            return;
+        }
+        self.each_code(|vaddr, bytes, own| {
+            for (at, word) in words(bytes, own) {
+                let before = at.checked_sub(2).and_then(|from| bytes.get(from..at));
+                // call, jmp; mov to a register, with its modrm byte.
+                let (Some([0xff, 0x15 | 0x25]) | Some([0x8b, _])) = before else {
+                    continue;
+                };
+                if let Some([0x8b, modrm]) = before
+                    && modrm & 0xc7 != 0x05
+                {
+                    continue;
+                }
+                let place = vaddr.wrapping_add(at as u64);
+                let next = place.wrapping_add(4);
+                each(
+                    place,
+                    next.wrapping_add_signed(i64::from(word.cast_signed())),
+                );
+            }
+        });
+    }
+
     /// Calls `each` with pieces of code: the address of the piece, its bytes, and the part of them
     /// that is its own; what is around that belongs to its neighbours.
     fn each_code(&self, mut each: impl FnMut(u64, &[u8], Range<usize>)) {

@@ -109,7 +109,7 @@ pub(super) fn destination(elf: &Elf<'_>, insn: &Insn) -> Option<u64> {
 
 /// The variants of the message that is argument 3 which are told from others by its first word: that
 /// is the capacity of a vector in the largest of them, and more than any such in all others.
-fn kinds(run: &Run) -> BTreeSet<u32> {
+pub(super) fn kinds(run: &Run) -> BTreeSet<u32> {
     let first = |value: Value| match value.base {
         Base::Load(index) => run.loads.get(usize::from(index)).is_some_and(|load| {
             value.plus == 0 && load.size == 8 && load.from == Value::arg(MESSAGE)
@@ -156,7 +156,7 @@ fn only(values: BTreeSet<u32>) -> Option<u32> {
 }
 
 /// Offsets of bytes that are looked at behind argument 0.
-fn bytes_loaded(run: &Run) -> BTreeSet<u32> {
+pub(super) fn bytes_loaded(run: &Run) -> BTreeSet<u32> {
     let bytes = run.loads.iter().filter(|load| load.size == 1);
     bytes
         .filter(|load| load.from.base == Base::Arg(0))
@@ -165,7 +165,7 @@ fn bytes_loaded(run: &Run) -> BTreeSet<u32> {
 }
 
 /// Offsets behind argument 0 at which a 1 is stored.
-fn ones_stored(run: &Run) -> BTreeSet<u32> {
+pub(super) fn ones_stored(run: &Run) -> BTreeSet<u32> {
     let one = Value {
         base: Base::Zero,
         plus: 1,
@@ -191,20 +191,22 @@ pub struct Way {
     pub encrypter: Option<u32>,
     /// Functions that it calls itself for that.
     pub next: BTreeSet<u64>,
+    /// How far from its argument 0 the `CommonState` is, which those get. Offsets are from there on.
+    pub state: u32,
 }
 
-/// On its way into records, plaintext meets no other trait object within the `CommonState` that has
-/// one of its methods called.
+/// Follows what the function calls with a part of the `CommonState` to where plaintext is encrypted.
 pub fn way(elf: &Elf<'_>, decoder: &Decoder, vaddr: u64) -> Way {
     let first = Step {
         vaddr,
         arg: 0,
         within: 0,
     };
-    let mut waiting = VecDeque::from([(first, None)]);
+    let mut waiting = VecDeque::from([(first, None::<Step>)]);
     let mut seen = BTreeSet::from([first]);
     let mut found = BTreeSet::new();
     let mut next = BTreeSet::new();
+    let mut states = BTreeSet::new();
     let mut executed = 0;
     while let Some((step, by)) = waiting.pop_front() {
         executed += 1;
@@ -212,9 +214,10 @@ pub fn way(elf: &Elf<'_>, decoder: &Decoder, vaddr: u64) -> Way {
             break;
         }
         let run = execute(elf, decoder, step.vaddr, extent(elf, step.vaddr));
-        let objects = objects_called(&run, step);
+        let objects = encrypters_called(&run, step);
         if !objects.is_empty() {
-            next.extend(by);
+            next.extend(by.map(|by: Step| by.vaddr));
+            states.extend(by.filter(|by| by.arg == 0).map(|by| by.within));
         }
         found.extend(objects);
         for call in &run.calls {
@@ -233,13 +236,15 @@ pub fn way(elf: &Elf<'_>, decoder: &Decoder, vaddr: u64) -> Way {
             if let Some(inside) = inside
                 && seen.insert(inside)
             {
-                waiting.push_back((inside, by.or(Some(to))));
+                waiting.push_back((inside, by.or(Some(inside))));
             }
         }
     }
+    let state = only(states).unwrap_or_default();
     Way {
-        encrypter: only(found),
+        encrypter: only(found).and_then(|at| at.checked_sub(state)),
         next,
+        state,
     }
 }
 
@@ -251,8 +256,8 @@ pub(super) fn extent(elf: &Elf<'_>, vaddr: u64) -> u64 {
 }
 
 /// Offsets in the `CommonState` of trait objects (two words: data, table of methods) of which a method
-/// is called.
-fn objects_called(run: &Run, step: Step) -> BTreeSet<u32> {
+/// is called that gets a number of the `CommonState` too.
+fn encrypters_called(run: &Run, step: Step) -> BTreeSet<u32> {
     let field = |value: Value| {
         let Base::Load(index) = value.base else {
             return None;
@@ -269,8 +274,9 @@ fn objects_called(run: &Run, step: Step) -> BTreeSet<u32> {
             plus: 0,
         })?;
         let data = table.checked_sub(8)?;
-        let passes_data = call.args.iter().any(|arg| field(*arg) == Some(data));
-        passes_data.then_some(data)
+        // `encrypt(&self, message, sequence number)`, before which is where the result goes.
+        let is_encrypt = field(call.args[1]) == Some(data) && field(call.args[3]).is_some();
+        is_encrypt.then_some(data)
     });
     calls.collect()
 }

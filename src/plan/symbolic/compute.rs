@@ -240,7 +240,7 @@ pub(super) fn set(regs: &mut [Value; 32], reg: Reg, value: Value) {
     }
 }
 
-fn slot(state: &State, at: Value) -> Value {
+pub(super) fn slot(state: &State, at: Value) -> Value {
     let found = state.slots.iter().find(|(offset, _)| *offset == at.plus);
     match (at.base, found) {
         (Base::Stack, Some((_, value))) => *value,
