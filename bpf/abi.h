@@ -69,6 +69,14 @@ enum ts_go_site {
 	TS_GO_DEFERRED = 2,  /* in a function that has been deferred */
 };
 
+/* How a rustls function gets its bytes, in the second byte of the cookie. */
+enum ts_rustls_bytes {
+	TS_RUSTLS_SLICE = 0,   /* address and length in registers */
+	TS_RUSTLS_CHUNKS = 1,  /* a pointer to an `OutboundChunks` */
+	TS_RUSTLS_PAYLOAD = 2, /* a pointer to a `Payload` */
+	TS_RUSTLS_MESSAGE = 3, /* a pointer to a `Message`, which may be one of data */
+};
+
 enum ts_role {
 	TS_ROLE_UNKNOWN = 0,
 	TS_ROLE_CLIENT = 1,
@@ -148,13 +156,16 @@ struct ts_layout {
 	struct ts_chain references;
 	struct ts_chain client_random; /* of 32 bytes each */
 	struct ts_chain server_random;
+	struct ts_chain encrypter; /* rustls: the data pointer of its `Box<dyn MessageEncrypter>` */
+	struct ts_chain sends;     /* rustls: `may_send_application_data`, a byte */
 	__u32 bio_method;
 	__u32 bio_num;
 	__u32 bio_next;
 	__u32 bio_known;
-	__u32 goid;  /* in runtime.g; 0: not known */
-	__s32 g_tls; /* x86, TS_GO_ABI0: where g is, from the thread pointer on */
-	__u32 input; /* in Go's tls.Conn; 0: the arguments of Read are not found at its return */
+	__u32 goid;     /* in runtime.g; 0: not known */
+	__s32 g_tls;    /* x86, TS_GO_ABI0: where g is, from the thread pointer on */
+	__u32 app_data; /* rustls: which kind of message holds data; 0: not known */
+	__u32 input;    /* in Go's tls.Conn; 0: the arguments of Read are not found at its return */
 	struct ts_go_defer go_defer[2]; /* by enum ts_dir */
 	__u32 unfreed;                  /* when a handle is given up is not seen */
 	__u32 unproved;                 /* its functions were found without symbols */
@@ -271,7 +282,7 @@ struct ts_rec_hold {
 };
 
 _Static_assert(sizeof(struct ts_chain) == 20, "ts_chain");
-_Static_assert(sizeof(struct ts_layout) == 280, "ts_layout");
+_Static_assert(sizeof(struct ts_layout) == 324, "ts_layout");
 _Static_assert(sizeof(struct ts_addr) == 48, "ts_addr");
 _Static_assert(sizeof(struct ts_conn_key) == 16, "ts_conn_key");
 _Static_assert(sizeof(struct ts_conn) == 120, "ts_conn");

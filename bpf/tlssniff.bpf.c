@@ -19,6 +19,9 @@
 #include "call.bpf.h"
 #include "openssl.bpf.h"
 #include "gotls.bpf.h"
+#ifndef TS_OLD_KERNEL
+#include "rustls.bpf.h"
+#endif
 #include "proc.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
@@ -35,6 +38,7 @@ enum ts_action _action = 0;
 enum ts_count _count = 0;
 enum ts_handshake _handshake = 0;
 enum ts_go_site _go_site = 0;
+enum ts_rustls_bytes _rustls_bytes = 0;
 enum ts_role _role = 0;
 enum ts_transport _transport = 0;
 enum ts_addr_source _addr_source = 0;

@@ -24,7 +24,7 @@ pub use object::usual::types;
 
 // The same numbers as in bpf/abi.h: what the skeleton made of the types must be what C meant.
 const _: () = {
-    assert!(size_of::<types::ts_layout>() == 280);
+    assert!(size_of::<types::ts_layout>() == 324);
     assert!(size_of::<types::ts_conn_key>() == 16);
     assert!(size_of::<types::ts_conn>() == 120);
     assert!(offset_of!(types::ts_conn, off) == 8);
@@ -129,6 +129,11 @@ pub enum Kind {
     /// The beginning and the return of a Go function.
     GoEnter,
     GoReturn,
+    /// A write to rustls as a session, its two ends, and all else in rustls.
+    RustlsCall,
+    RustlsEnter,
+    RustlsReturn,
+    RustlsEvent,
     /// To hold a thread that has just mapped libraries.
     Hold,
 }
@@ -213,6 +218,15 @@ impl Bpf {
             Kind::Event => parts.tls_event,
             Kind::GoEnter => parts.go_enters,
             Kind::GoReturn => parts.go_returns,
+            Kind::RustlsCall | Kind::RustlsEnter | Kind::RustlsReturn | Kind::RustlsEvent => {
+                let rustls = parts.rustls.as_ref().context("rustls needs Linux 5.15")?;
+                match kind {
+                    Kind::RustlsCall => rustls.call,
+                    Kind::RustlsEnter => rustls.enters,
+                    Kind::RustlsReturn => rustls.returns,
+                    _ => rustls.event,
+                }
+            }
             Kind::Hold => parts.libraries_mapped,
         })
     }
@@ -264,6 +278,9 @@ impl Bpf {
             references: chain(ssl.references.as_ref()),
             client_random: chain(ssl.client_random.as_ref()),
             server_random: chain(ssl.server_random.as_ref()),
+            encrypter: chain(ssl.encrypter.as_ref()),
+            sends: chain(ssl.sends.as_ref()),
+            app_data: ssl.app_data.unwrap_or_default(),
             bio_method: bio.map_or(0, |bio| bio.method),
             bio_num: bio.map_or(0, |bio| bio.num),
             bio_next: bio.map_or(0, |bio| bio.next),

@@ -39,6 +39,7 @@ pub enum Flavor {
     WolfSsl,
     MbedTls,
     S2n,
+    Rustls,
 }
 
 impl Flavor {
@@ -54,6 +55,7 @@ impl Flavor {
             Flavor::WolfSsl => "wolfssl",
             Flavor::MbedTls => "mbedtls",
             Flavor::S2n => "s2n",
+            Flavor::Rustls => "rustls",
         }
     }
 
@@ -84,6 +86,7 @@ impl Flavor {
             Flavor::WolfSsl,
             Flavor::MbedTls,
             Flavor::S2n,
+            Flavor::Rustls,
         ]
         .into_iter()
         .find(|f| f.name() == name)

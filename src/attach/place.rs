@@ -2,7 +2,9 @@
 
 use crate::bpf::{self, Bpf, Kind, types};
 use crate::event::{Dir, Role};
-use crate::plan::{Action, Count, GoAt, GoCall, Plan, Probe, Site, SiteCost};
+use crate::plan::{
+    Action, Count, GoAt, GoCall, Plan, Probe, RustlsBytes, RustlsCall, Site, SiteCost,
+};
 use anyhow::{Context, Result, bail};
 use libbpf_rs::{UprobeMultiOpts, UprobeOpts};
 use std::ffi::CString;
@@ -46,9 +48,28 @@ impl Place {
             links
         };
         links.extend(self.link_probes(bpf, Kind::Event, &of(Program::Event))?);
+        let (writes, events) = (of(Program::RustlsWrite), of(Program::RustlsEvent));
+        links.extend(self.link_rustls(bpf, &writes, &events)?);
         // Returns first: an entry whose return is not seen would be told of at the next one.
         links.extend(self.link_all(bpf, Kind::GoReturn, &of(Program::GoReturn))?);
         links.extend(self.link_all(bpf, Kind::GoEnter, &of(Program::GoEnter))?);
+        Ok(links)
+    }
+
+    fn link_rustls(
+        &self,
+        bpf: &mut Bpf,
+        writes: &[(&Probe, u64)],
+        events: &[(&Probe, u64)],
+    ) -> Result<Vec<Link>> {
+        // What says that a connection begins must be there before what says that it moves data.
+        let mut links = self.link_all(bpf, Kind::RustlsEvent, events)?;
+        if bpf.features.sessions {
+            links.extend(self.link_all(bpf, Kind::RustlsCall, writes)?);
+        } else {
+            links.extend(self.link_all(bpf, Kind::RustlsReturn, writes)?);
+            links.extend(self.link_all(bpf, Kind::RustlsEnter, writes)?);
+        }
         Ok(links)
     }
 
@@ -126,7 +147,7 @@ impl Place {
     /// `sites`: where in the file, and the cookie there.
     pub fn link(&self, bpf: &mut Bpf, kind: Kind, sites: &[(u64, u64)]) -> Result<Vec<Link>> {
         const REFUSED: &str = "the kernel refused the probes (is another tracer attached there?)";
-        let returns = kind == Kind::Return;
+        let returns = matches!(kind, Kind::Return | Kind::RustlsReturn);
         if !bpf.features.cookies {
             let links = sites.iter().map(|(offset, cookie)| {
                 let place = bpf::Place {
@@ -155,7 +176,7 @@ impl Place {
             let options = UprobeMultiOpts {
                 offsets,
                 cookies: sites.iter().map(|(_, cookie)| *cookie).collect(),
-                session: kind == Kind::Call,
+                session: matches!(kind, Kind::Call | Kind::RustlsCall),
                 retprobe: returns,
                 ..Default::default()
             };
@@ -192,6 +213,9 @@ enum Program {
     /// A session: entry and return.
     Call,
     Event,
+    /// A session.
+    RustlsWrite,
+    RustlsEvent,
     GoEnter,
     GoReturn,
 }
@@ -204,13 +228,15 @@ fn program(action: Action) -> Program {
             ..
         } => Program::GoReturn,
         Action::Go { .. } => Program::GoEnter,
+        Action::Rustls(RustlsCall::Write(_)) => Program::RustlsWrite,
+        Action::Rustls(_) => Program::RustlsEvent,
         _ => Program::Event,
     }
 }
 
 /// As bpf/abi.h lays it out: action, count or role, function, target.
 fn cookie(target: u32, func: usize, action: Action) -> u64 {
-    use types::{ts_action, ts_count, ts_go_site, ts_role};
+    use types::{ts_action, ts_count, ts_go_site, ts_role, ts_rustls_bytes};
     let (action, detail) = match action {
         Action::Data(dir, count) => {
             let action = match dir {
@@ -249,6 +275,20 @@ fn cookie(target: u32, func: usize, action: Action) -> u64 {
         Action::Clear => (ts_action::TS_ACT_CLEAR, 0),
         Action::Shutdown => (ts_action::TS_ACT_SHUTDOWN, 0),
         Action::Rebind => (ts_action::TS_ACT_REBIND, 0),
+        Action::Rustls(call) => {
+            let bytes = |bytes| match bytes {
+                RustlsBytes::Slice => ts_rustls_bytes::TS_RUSTLS_SLICE.0,
+                RustlsBytes::Chunks => ts_rustls_bytes::TS_RUSTLS_CHUNKS.0,
+                RustlsBytes::Payload => ts_rustls_bytes::TS_RUSTLS_PAYLOAD.0,
+                RustlsBytes::Message => ts_rustls_bytes::TS_RUSTLS_MESSAGE.0,
+            };
+            match call {
+                RustlsCall::Write(of) => (ts_action::TS_ACT_WRITE, bytes(of)),
+                RustlsCall::Read(of) => (ts_action::TS_ACT_READ, bytes(of)),
+                RustlsCall::Start => (ts_action::TS_ACT_CLEAR, 0),
+                RustlsCall::Drop => (ts_action::TS_ACT_FREE, 0),
+            }
+        }
         Action::Go { call, at, abi0 } => {
             let action = match call {
                 GoCall::Move(Dir::Out) => ts_action::TS_ACT_WRITE,

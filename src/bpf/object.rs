@@ -74,6 +74,16 @@ pub struct Parts {
     pub go_enters: Program,
     pub go_returns: Program,
     pub libraries_mapped: Program,
+    /// Not for old kernels.
+    pub rustls: Option<Rustls>,
+}
+
+/// Its programs.
+pub struct Rustls {
+    pub call: Program,
+    pub enters: Program,
+    pub returns: Program,
+    pub event: Program,
 }
 
 /// What user space writes while BPF programs read it.
@@ -86,9 +96,11 @@ pub struct Flags {
 }
 
 /// Opens, configures and loads one of them, and takes it apart. `$more` are the programs that only
-/// it has.
+/// it has; then those of them that
+/// are a session, one of its ends, or neither.
 macro_rules! load {
-    ($skeleton:ident, $features:expr, $ring_bytes:expr, $config:expr, [$($more:ident),+]) => {{
+    ($skeleton:ident, $features:expr, $ring_bytes:expr, $config:expr, [$($more:ident),+],
+        [$($whole:ident),*], [$($end:ident),*], [$($event:ident),*]) => {{
         let features: Features = $features;
         let storage = Box::leak(Box::new(MaybeUninit::uninit()));
         let mut open = $skeleton::TlssniffSkelBuilder::default()
@@ -125,12 +137,16 @@ macro_rules! load {
             program.set_autoload(wanted);
         }
         $(progs.$more.set_autoload(features.sessions || !features.cookies);)+
+        $(progs.$whole.set_autoload(features.sessions);)*
+        $(progs.$end.set_autoload(!features.sessions);)*
         for program in [
             &mut progs.tls_enters,
             &mut progs.tls_returns,
             &mut progs.tls_event,
             &mut progs.go_enters,
             &mut progs.go_returns,
+            $(&mut progs.$end,)*
+            $(&mut progs.$event,)*
             &mut progs.libraries_mapped,
         ] {
             if features.sleepable {
@@ -163,6 +179,9 @@ macro_rules! load {
             }),
             programs: vec![
                 $(&progs.$more,)+
+                $(&progs.$whole,)*
+                $(&progs.$end,)*
+                $(&progs.$event,)*
                 &progs.sock_send_length,
                 &progs.sock_recv_length,
                 &progs.socket_sends,
@@ -188,6 +207,7 @@ macro_rules! load {
             go_enters: &progs.go_enters,
             go_returns: &progs.go_returns,
             libraries_mapped: &progs.libraries_mapped,
+            rustls: load!(@rustls $skeleton, progs),
             thread_exits: load!(@thread_exits $skeleton, progs),
             tls_call: load!(@tls_call $skeleton, progs),
         }
@@ -197,6 +217,14 @@ macro_rules! load {
     };
     (@tls_call usual, $progs:ident) => {
         Some(&$progs.tls_call)
+    };
+    (@rustls usual, $progs:ident) => {
+        Some(Rustls {
+            call: &$progs.rustls_write,
+            enters: &$progs.rustls_write_enters,
+            returns: &$progs.rustls_write_returns,
+            event: &$progs.rustls_event,
+        })
     };
     (@threads usual, $maps:ident) => {
         Some(&$maps.threads)
@@ -213,14 +241,26 @@ impl Parts {
     /// The kernel refuses it.
     pub fn load(features: Features, ring_bytes: u32, config: &types::ts_config) -> Result<Parts> {
         if features.cookies {
-            Ok(load!(usual, features, ring_bytes, config, [tls_call]))
+            Ok(load!(
+                usual,
+                features,
+                ring_bytes,
+                config,
+                [tls_call],
+                [rustls_write],
+                [rustls_write_enters, rustls_write_returns],
+                [rustls_event]
+            ))
         } else {
             Ok(load!(
                 old,
                 features,
                 ring_bytes,
                 config,
-                [thread_exits, tls_finishes, go_finishes]
+                [thread_exits, tls_finishes, go_finishes],
+                [],
+                [],
+                []
             ))
         }
     }

@@ -139,10 +139,10 @@ fn by_program_strings(bytes: &[u8]) -> Option<Dark> {
 }
 
 fn rustls() -> Dark {
-    let remedy = "use a build with native-tls (OpenSSL), if the program offers one";
+    let remedy = "use a build with symbols, or with native-tls (OpenSSL) if the program offers one";
     Dark::new(
         "rustls",
-        "rustls is not captured by this version",
+        "rustls is inside, but its functions were not found",
         Some(remedy),
     )
 }

@@ -94,6 +94,7 @@ pub struct Elf<'a> {
     dynamic: Vec<(u64, u64)>,
     imports: OnceCell<HashMap<u64, String>>,
     version: OnceCell<Option<String>>,
+    pointers: OnceCell<Vec<(u64, u64)>>,
 }
 
 struct SymbolTable<'a> {
@@ -171,6 +172,7 @@ impl<'a> Elf<'a> {
             dynamic: Vec::new(),
             imports: OnceCell::new(),
             version: OnceCell::new(),
+            pointers: OnceCell::new(),
         };
         elf.dynamic = elf.read_dynamic();
         elf.symtab = section_table(content, &elf.sections, SHT_SYMTAB, ctx);

@@ -9,6 +9,7 @@ pub mod layout;
 mod nss;
 pub mod openssl;
 mod probe;
+pub mod rustls;
 pub mod site;
 pub mod stripped;
 pub mod symbolic;
@@ -80,6 +81,8 @@ pub enum Action {
     Shutdown,
     /// Entry only: the transport of the handle changes.
     Rebind,
+    /// A function of rustls.
+    Rustls(RustlsCall),
     /// A point in a function of Go's crypto/tls.
     Go {
         call: GoCall,
@@ -102,6 +105,9 @@ impl Action {
             Action::Rebind => 3,
             // Planned in plan::golang, by other rules.
             Action::Go { .. } => 0,
+            Action::Rustls(RustlsCall::Read(RustlsBytes::Message)) => 4,
+            Action::Rustls(RustlsCall::Write(_)) => 3,
+            Action::Rustls(RustlsCall::Read(_)) => 2,
             _ => 1,
         }
     }
@@ -110,9 +116,38 @@ impl Action {
     fn returns(self) -> bool {
         matches!(
             self,
-            Action::Data(..) | Action::Handshake(_) | Action::Negotiate
+            Action::Data(..)
+                | Action::Handshake(_)
+                | Action::Negotiate
+                | Action::Rustls(RustlsCall::Write(_))
         )
     }
+}
+
+/// What a function of rustls does. Its argument 0 is a `CommonState` in nearly all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RustlsCall {
+    /// Takes plaintext to be sent, and returns how much of it: entry and return.
+    Write(RustlsBytes),
+    /// Entry only: gets the plaintext of a record that was received.
+    Read(RustlsBytes),
+    /// Entry only: application data may be sent from now on.
+    Start,
+    /// Entry only: the connection is dropped.
+    Drop,
+}
+
+/// How a function of rustls gets bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RustlsBytes {
+    /// `&[u8]`: address and length in arguments 1 and 2.
+    Slice,
+    /// Argument 1 points to an `OutboundChunks`.
+    Chunks,
+    /// Argument 1 points to a `Payload`.
+    Payload,
+    /// Argument 3 points to a `Message`, and argument 2 to a pointer to the `CommonState`.
+    Message,
 }
 
 /// What a Go function does.
@@ -197,6 +232,13 @@ pub struct Layout {
     pub unfreed: bool,
     /// The functions were found without symbols: what they return is checked.
     pub unproved: bool,
+    /// Of rustls: the data pointer of its `Box<dyn MessageEncrypter>`, which goes by the connection
+    /// when the program moves it in memory.
+    pub encrypter: Option<LoadChain>,
+    /// Of rustls: the byte `may_send_application_data`, set when the handshake is done.
+    pub sends: Option<LoadChain>,
+    /// Of rustls: which variant of its messages holds application data.
+    pub app_data: Option<u32>,
     /// Offset of `goid` in Go's `runtime.g`.
     pub goid: Option<u32>,
     /// Where Go before 1.17 on x86-64 has `g`, from the thread pointer on.
@@ -251,6 +293,10 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
     let plan = match plan {
         Some(plan) => Some(plan),
         None => openssl::plan_stripped(elf, path)?,
+    };
+    let plan = match plan {
+        Some(plan) => Some(plan),
+        None => rustls::plan(elf, path)?,
     };
     // An emulator maps such files; a breakpoint would be one more instruction to translate.
     if plan.is_some() && elf.machine() != Machine::HOST {
@@ -315,6 +361,8 @@ impl Plan {
             ("references", &layout.references),
             ("client_random", &layout.client_random),
             ("server_random", &layout.server_random),
+            ("encrypter", &layout.encrypter),
+            ("sends", &layout.sends),
         ];
         text.push_str("  layout:");
         for (name, chain) in fields {

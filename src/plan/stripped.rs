@@ -7,7 +7,7 @@
 
 mod boringssl;
 mod facts;
-mod functions;
+pub(super) mod functions;
 mod openssl;
 
 use crate::discovery::elf::{Elf, Symbol};

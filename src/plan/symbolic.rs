@@ -8,7 +8,7 @@ mod compute;
 
 use crate::discovery::elf::Elf;
 use crate::plan::disasm::{Condition, Convention, Decoder, Insn, Kind, Op, Operand};
-use compute::{get, set};
+use compute::{get, set, slot};
 use std::collections::{HashMap, HashSet};
 
 /// Different instructions decoded, instructions executed and paths finished, at most. Getters
@@ -113,6 +113,10 @@ pub enum Callee {
 pub struct Call {
     pub callee: Callee,
     pub args: [Value; 6],
+    /// Where a call through a pointer in memory finds that.
+    pub through: Option<Value>,
+    /// Of arguments that point into the stack, what three words are there.
+    pub behind: [Option<[Value; 3]>; 6],
 }
 
 impl Call {
@@ -142,6 +146,8 @@ pub struct Run {
     pub returns: HashSet<(Value, TypeCheck)>,
     pub stores: HashSet<Store>,
     pub calls: HashSet<Call>,
+    /// Values that were compared with a constant, and that.
+    pub compared: HashSet<(Value, i64)>,
     /// Addresses changed by a locked instruction.
     pub locked: HashSet<Value>,
     /// Bounds ended the run early, or code was not understood: there may be more.
@@ -316,7 +322,8 @@ impl Executor<'_, '_> {
             }
             Kind::Trap => return Next::End,
             Kind::JumpIndirect => {
-                self.call(state, self.indirect(insn));
+                let (callee, through) = self.indirect(state, insn);
+                self.call(state, callee, through);
                 return Next::End;
             }
             Kind::Jump(to) if (self.start..self.end).contains(&to) => {
@@ -324,12 +331,15 @@ impl Executor<'_, '_> {
                 return Next::On;
             }
             Kind::Jump(to) => {
-                self.call(state, self.direct(to));
+                self.call(state, self.direct(to), None);
                 return Next::End;
             }
             Kind::Branch(to) => return self.branch(state, insn, to),
-            Kind::Call(to) => return self.call_and_return(state, self.direct(to)),
-            Kind::CallIndirect => return self.call_and_return(state, self.indirect(insn)),
+            Kind::Call(to) => return self.call_and_return(state, self.direct(to), None),
+            Kind::CallIndirect => {
+                let (callee, through) = self.indirect(state, insn);
+                return self.call_and_return(state, callee, through);
+            }
             Kind::Nop | Kind::Endbr => return Next::On,
             Kind::Push(_) | Kind::Other => {}
         }
@@ -427,26 +437,58 @@ impl Executor<'_, '_> {
         }
     }
 
-    fn indirect(&self, insn: &Insn) -> Callee {
+    /// Where a call through a pointer goes, and where that pointer is.
+    fn indirect(&mut self, state: &State, insn: &Insn) -> (Callee, Option<Value>) {
         let name = insn
             .mem()
             .filter(|m| m.rip_relative && !m.complex)
             .and_then(|m| self.elf.import_in_slot(m.disp.cast_unsigned()));
-        name.map_or(Callee::Unknown, |n| Callee::Import(n.to_owned()))
+        if let Some(name) = name {
+            return (Callee::Import(name.to_owned()), None);
+        }
+        // Rust calls functions of other crates so, of which most end up in the same file.
+        let slot = insn.mem().filter(|m| m.rip_relative && !m.complex);
+        let local = slot
+            .and_then(|m| self.elf.pointer_at(m.disp.cast_unsigned()))
+            .filter(|to| self.elf.file_offset(*to).is_some());
+        if let Some(to) = local {
+            return (Callee::Local(to), None);
+        }
+        let pointer = insn.operands[0].map(|operand| self.read(state, &operand));
+        let Some(Base::Load(index)) = pointer.filter(|p| p.plus == 0).map(|p| p.base) else {
+            return (Callee::Unknown, None);
+        };
+        let load = self.run.loads.get(usize::from(index));
+        (Callee::Unknown, load.map(|load| load.from))
     }
 
-    fn call(&mut self, state: &State, callee: Callee) {
+    fn call(&mut self, state: &State, callee: Callee, through: Option<Value>) {
         let args = self.decoder.convention.args.map(|r| get(&state.regs, r));
-        self.run.calls.insert(Call { callee, args });
+        let behind = args.map(|arg| {
+            let words = [0, 8, 16].map(|at| slot(state, arg.add(at)));
+            (arg.base == Base::Stack).then_some(words)
+        });
+        let call = Call {
+            callee,
+            args,
+            through,
+            behind,
+        };
+        self.run.calls.insert(call);
     }
 
-    fn call_and_return(&mut self, state: &mut State, callee: Callee) -> Next {
+    fn call_and_return(
+        &mut self,
+        state: &mut State,
+        callee: Callee,
+        through: Option<Value>,
+    ) -> Next {
         const NEVER_RETURN: [&str; 4] =
             ["__stack_chk_fail", "abort", "__assert_fail", "OPENSSL_die"];
         if matches!(&callee, Callee::Import(name) if NEVER_RETURN.contains(&name.as_str())) {
             return Next::End;
         }
-        self.call(state, callee);
+        self.call(state, callee, through);
         // What the callee was given a pointer to, it may have changed.
         for reg in self.decoder.convention.args {
             let pointer = get(&state.regs, reg);

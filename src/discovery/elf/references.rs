@@ -67,6 +67,36 @@ impl Elf<'_> {
         });
     }
 
+    /// Calls `each` with the places of instructions, or within them, that call or load what is at an
+    /// address relative to them, and that address. Of x86-64 only; elsewhere compilers do not write
+    /// such calls of functions in the same file.
+    pub fn slot_uses(&self, mut each: impl FnMut(u64, u64)) {
+        if self.machine() != Machine::X86_64 {
+            return;
+        }
+        self.each_code(|vaddr, bytes, own| {
+            for opcode in memchr::memchr2_iter(0xff, 0x8b, bytes) {
+                let at = opcode + 2;
+                let modrm = bytes.get(opcode + 1);
+                // call, jmp; mov to a register.
+                let is_use = match (bytes.get(opcode), modrm) {
+                    (Some(0xff), Some(0x15 | 0x25)) => true,
+                    (Some(0x8b), Some(modrm)) => modrm & 0xc7 == 0x05,
+                    _ => false,
+                };
+                if !is_use || !own.contains(&at) {
+                    continue;
+                }
+                if let Some(word) = u32_at(bytes, at) {
+                    let place = vaddr.wrapping_add(at as u64);
+                    let next = place.wrapping_add(4);
+                    let slot = next.wrapping_add_signed(i64::from(word.cast_signed()));
+                    each(place, slot);
+                }
+            }
+        });
+    }
+
     /// Calls `each` with pieces of code: the address of the piece, its bytes, and the part of them
     /// that is its own; what is around that belongs to its neighbours.
     fn each_code(&self, mut each: impl FnMut(u64, &[u8], Range<usize>)) {

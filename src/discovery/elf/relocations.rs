@@ -1,6 +1,6 @@
 //! Words of an image as the loader leaves them, at the addresses of the file.
 
-use super::{Elf, Machine, u64_at};
+use super::{Elf, MAX_RELOCATIONS, Machine, u64_at};
 
 const R_X86_64_RELATIVE: u64 = 8;
 const R_AARCH64_RELATIVE: u64 = 1027;
@@ -19,6 +19,25 @@ impl Elf<'_> {
             ),
             stored => Some(stored),
         }
+    }
+
+    /// As [`Elf::word`], for many questions: the relocations are sorted once.
+    pub fn pointer_at(&self, vaddr: u64) -> Option<u64> {
+        let pointers = self.pointers();
+        match pointers.binary_search_by_key(&vaddr, |(at, _)| *at) {
+            Ok(index) => pointers.get(index).map(|(_, address)| *address),
+            Err(_) => u64_at(self.loaded(vaddr, 8)?, 0),
+        }
+    }
+
+    /// Where the loader puts which address of this file, in ascending order. Linkers that pack
+    /// relocations (RELR) and programs at a fixed address have none.
+    pub fn pointers(&self) -> &[(u64, u64)] {
+        self.pointers.get_or_init(|| {
+            let mut pointers: Vec<_> = self.relative_relocations().take(MAX_RELOCATIONS).collect();
+            pointers.sort_unstable();
+            pointers
+        })
     }
 
     /// Where the loader puts which address of this file: (place, address), in the file's order.

@@ -74,6 +74,13 @@ impl Executor<'_, '_> {
                     Op::Test if known && first == second => Some((left, Value::constant(0))),
                     _ => None,
                 };
+                if let Some((one, other)) = state.compared {
+                    if other.base == Base::Zero {
+                        self.run.compared.insert((one, other.plus));
+                    } else if one.base == Base::Zero {
+                        self.run.compared.insert((other, one.plus));
+                    }
+                }
                 return;
             }
             _ => {
@@ -233,7 +240,7 @@ pub(super) fn set(regs: &mut [Value; 32], reg: Reg, value: Value) {
     }
 }
 
-fn slot(state: &State, at: Value) -> Value {
+pub(super) fn slot(state: &State, at: Value) -> Value {
     let found = state.slots.iter().find(|(offset, _)| *offset == at.plus);
     match (at.base, found) {
         (Base::Stack, Some((_, value))) => *value,
