@@ -22,9 +22,9 @@ struct frame {
 	struct ts_addr addr; /* what the thread used while this was the innermost call */
 	__u32 moved;         /* bytes, of a read or write that is returning; at most MOST_MOVED */
 	__u8 want_addr;
-	__u8 in_pieces;      /* rustls: `buf` is where addresses and lengths are, `out` is to skip */
+	__u8 in_pieces; /* rustls: `buf` is where addresses and lengths are, `out` is to skip */
 	__u8 pad[2];
-	__u64 given;         /* rustls: bytes at most */
+	__u64 given; /* rustls: bytes at most */
 };
 
 /* Connections without an address to which the thread has written, and that nothing was sent of. */

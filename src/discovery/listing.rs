@@ -510,8 +510,8 @@ mod tests {
  PID  COMMAND  USER  TLS      VERSION         STATUS      FILE
   10  cu^[rl   www   openssl  OpenSSL 3.0.17  attachable  /libssl.so.3
 1234  old      www   openssl  OpenSSL 3.0.17  partly      /liboldssl.so  (no SSL BIOs)
-1235  reqwest  www   rustls   0.23.5          dark        /reqwest  (rustls is not captured by \
-this version; use a build with native-tls (OpenSSL), if the program offers one)
+1235  reqwest  www   rustls   0.23.5          dark        /reqwest  (rustls is inside, but its \
+functions were not found; use a build with symbols, or with native-tls (OpenSSL) if the program offers one)
 ";
         assert_eq!(
             String::from_utf8(out).unwrap().trim_start(),
