@@ -15,6 +15,7 @@
 #include "openssl.bpf.h"
 #include "gotls.bpf.h"
 #include "proc.bpf.h"
+#include "waiting.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
@@ -33,3 +34,5 @@ enum ts_transport _transport = 0;
 enum ts_addr_source _addr_source = 0;
 enum ts_flag _flag = 0;
 enum ts_counter _counter = 0;
+enum ts_wait_state _wait_state = 0;
+struct ts_sleeper _sleeper = {};

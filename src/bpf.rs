@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 mod features;
+mod waiting;
 
 pub use features::Features;
 
@@ -40,6 +41,9 @@ const _: () = {
     assert!(offset_of!(types::ts_rec_data, captured) == 76);
     assert!(size_of::<types::ts_rec_end>() == 40);
     assert!(size_of::<types::ts_rec_hold>() == 16);
+    assert!(size_of::<types::ts_wait_key>() == 16);
+    assert!(size_of::<types::ts_wait>() == 56);
+    assert!(size_of::<types::ts_sleeper>() == 176);
 };
 
 /// Which threads that have just mapped libraries wait until those are attached.
@@ -484,6 +488,7 @@ fn choose_programs(progs: &mut OpenTlssniffProgs<'_>, features: Features) {
         &mut progs.go_enters,
         &mut progs.go_returns,
         &mut progs.libraries_mapped,
+        &mut progs.waited_returns,
     ] {
         if features.sleepable {
             program.set_flags(libbpf_sys::BPF_F_SLEEPABLE);

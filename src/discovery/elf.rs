@@ -7,6 +7,7 @@ mod imports;
 mod relocations;
 pub(super) mod search;
 mod sections;
+pub mod unwinding;
 pub(super) mod stored;
 mod version;
 

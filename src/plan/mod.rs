@@ -8,6 +8,7 @@ pub mod layout;
 pub mod openssl;
 pub mod site;
 pub mod symbolic;
+pub mod waiting;
 
 use crate::discovery::elf::{Elf, Machine};
 use crate::event::{Dir, Flavor, Role};

@@ -311,6 +311,7 @@ impl Capture<'_> {
                 continue;
             }
             self.explain_unseen();
+            self.drop_waited();
             self.shared.borrow_mut().table.clock.adjust();
             self.turn(IDLE_POLL)?;
         }
@@ -321,6 +322,12 @@ impl Capture<'_> {
             self.explain_at = None;
             self.shared.borrow().people.explain_unseen();
         }
+    }
+
+    fn drop_waited(&mut self) {
+        let mut shared = self.shared.borrow_mut();
+        let People { registry, bpf, .. } = &mut shared.people;
+        registry.drop_waited(bpf);
     }
 
     /// Takes up to `most` records from the ring; the number taken.

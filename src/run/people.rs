@@ -92,6 +92,7 @@ impl People {
             for pid in self.procfs.pids()? {
                 self.look_at(pid);
             }
+            self.look_at_waiting();
             return Ok(());
         }
         if self.who.follow {
@@ -101,7 +102,16 @@ impl People {
             self.bpf.trace(pid)?;
             self.look_at(pid);
         }
+        self.look_at_waiting();
         Ok(())
+    }
+
+    /// What threads wait for already is seen when they return.
+    fn look_at_waiting(&mut self) {
+        let pids = self.is_named.then_some(&self.named);
+        if let Err(error) = self.registry.look_at_waiting(&mut self.bpf, pids) {
+            log::debug!("reads that have begun are not seen: {error:#}");
+        }
     }
 
     /// Children that were there before the start belong to `-f` as those that come later do.
@@ -208,6 +218,7 @@ impl People {
 
     /// The process has gone, or runs another program.
     pub fn forget_program(&mut self, pid: u32) {
+        self.registry.forget_waiting(&self.bpf, pid);
         self.procs.retain(|(known, _), _| *known != pid);
         for key in self.muted.remove(&pid).unwrap_or_default() {
             self.bpf.unmute(&key);
