@@ -279,7 +279,13 @@ impl Registry {
     /// Takes all probes out.
     pub fn detach(&mut self) {
         let waits = self.waits.drain(..).flat_map(|waits| waits.links);
-        close(self.linked.drain().flat_map(|(_, links)| links).chain(waits).collect());
+        close(
+            self.linked
+                .drain()
+                .flat_map(|(_, links)| links)
+                .chain(waits)
+                .collect(),
+        );
     }
 
     /// What a target can be told only by the libcrypto of the same process: the layout of a `BIO`,

@@ -7,8 +7,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
 use test_tag::tag;
 
-/// `odd waiting` with all its threads asleep, and the capture that has begun then.
-fn sniffed_while_waiting(options: &[&str]) -> (Running, Capture) {
+/// What `odd waiting` did, and the capture that has begun when all its threads slept.
+fn sniffed_while_waiting(options: &[&str]) -> (Vec<Truth>, Capture) {
     let dir = lab::new_dir();
     let mut odd = Command::new(lab::odd());
     odd.arg("waiting").args(options).env("ODD_GATE", "waiting");
@@ -18,7 +18,7 @@ fn sniffed_while_waiting(options: &[&str]) -> (Running, Capture) {
     odd.go();
     odd.wait_success(LIMIT);
     let capture = sniff.stop();
-    (odd, capture)
+    (Truth::parse_all(&odd.stdout_text()), capture)
 }
 
 #[tag(root)]
@@ -29,8 +29,7 @@ fn reads_that_had_begun_before_the_capture_are_seen_whole() {
         return;
     }
     for options in [&[][..], &["--tls1.2"]] {
-        let (odd, capture) = sniffed_while_waiting(options);
-        let truths = Truth::parse_all(&odd.stdout_text());
+        let (truths, capture) = sniffed_while_waiting(options);
         // Threads that were in SSL_read, SSL_read_ex, a BIO, SSL_peek, and in no TLS call at all,
         // but on the socket of one.
         assert_eq!(truths.len(), 12);
@@ -47,7 +46,13 @@ fn a_request_that_a_python_server_waits_for_is_seen_with_its_address() {
     }
     let server = servers::python_threaded();
     let mut client = Command::new("openssl")
-        .args(["s_client", "-quiet", "-ign_eof", "-connect", &server.address()])
+        .args([
+            "s_client",
+            "-quiet",
+            "-ign_eof",
+            "-connect",
+            &server.address(),
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -116,7 +121,10 @@ sys.stdin.readline()
     let mut client = Running::start(&mut client, server.dir.path());
     client.wait_line(LIMIT, |line| line == "ready");
     std::thread::sleep(std::time::Duration::from_millis(300));
-    let sniff = Sniff::start(server.dir.path(), &["--debug", "-p", &server.pid().to_string()]);
+    let sniff = Sniff::start(
+        server.dir.path(),
+        &["--debug", "-p", &server.pid().to_string()],
+    );
     let told = sniff.running.stderr_text();
     let ready = told.lines().find(|line| line.contains("ready after"));
     eprintln!("{ready:?}");

@@ -3,18 +3,19 @@
 use super::place::{How, Place, cookie_of};
 use super::{Content, Registry};
 use crate::bpf::{Bpf, types};
+use crate::discovery::Mapping;
 use crate::discovery::elf::Machine;
 use crate::discovery::elf::unwinding::Registers;
 use crate::discovery::stack::{Contents, Files, Space};
-use crate::discovery::{FileId, Mapping};
 use crate::plan::disasm::Decoder;
 use crate::plan::waiting::Finder;
 use crate::plan::{BioLayout, Plan};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use libbpf_rs::Link;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
+use std::time::Instant;
 
 /// The registers of x86-64 that a call preserves, and the stack pointer.
 const KNOWN: [usize; 7] = [3, 4, 5, 12, 13, 14, 15];
@@ -29,7 +30,7 @@ pub(super) struct Waits {
 
 /// A target as it is mapped by a process.
 struct Mapped {
-    id: FileId,
+    mapping: Mapping,
     number: u32,
     plan: Rc<Plan>,
     bio: BioLayout,
@@ -52,6 +53,7 @@ impl Registry {
         if Machine::HOST != Machine::X86_64 || !self.has_reads() {
             return Ok(());
         }
+        let began = Instant::now();
         let mut by_process: BTreeMap<u32, Vec<types::ts_sleeper>> = BTreeMap::new();
         for sleeper in bpf.sleepers()? {
             if pids.is_none_or(|pids| pids.contains(&sleeper.tgid)) && sleeper.tgid != 0 {
@@ -73,6 +75,8 @@ impl Registry {
             bpf.sleepers()?;
         }
         self.drop_waited(bpf);
+        let waiting: usize = self.waits.iter().map(|waits| waits.threads.len()).sum();
+        log::debug!("{waiting} reads have begun before: {:?}", began.elapsed());
         Ok(())
     }
 
@@ -105,22 +109,24 @@ impl Registry {
         super::close_apart(links);
     }
 
-    fn mapped_target(&self, mappings: &[Mapping]) -> Option<Mapped> {
+    fn mapped_targets(&self, mappings: &[Mapping]) -> Vec<Mapped> {
         let crypto = mappings
             .iter()
             .find_map(|mapping| self.cryptos.get(&mapping.id));
-        mappings.iter().find_map(|mapping| {
+        let targets = mappings.iter().filter_map(|mapping| {
             let Some(Content::Tls { target, plan }) = self.contents.get(&mapping.id) else {
                 return None;
             };
+            // A static program has both in one file.
             let crypto = self.cryptos.get(&mapping.id).or(crypto)?;
             Some(Mapped {
-                id: mapping.id,
+                mapping: mapping.clone(),
                 number: *target,
                 plan: Rc::clone(plan),
                 bio: crypto.bio,
             })
-        })
+        });
+        targets.collect()
     }
 
     /// Places the calls that threads of the process are in, after the breakpoints for their returns.
@@ -136,39 +142,42 @@ impl Registry {
             threads: Vec::new(),
         };
         let mappings = self.procfs.exec_mappings(pid)?;
-        let Some(target) = self.mapped_target(&mappings) else {
+        let targets = self.mapped_targets(&mappings);
+        if targets.is_empty() {
             return Ok(waits);
-        };
-        let decoder = Decoder::of(Machine::HOST)?;
-        let Some(finder) = Finder::new(&target.plan, target.bio, decoder) else {
-            return Ok(waits);
-        };
+        }
         let files = Files::of(&mappings);
         let contents = Contents::of(&files);
         let space = Space::new(&self.procfs, pid, &mappings, &files, &contents)?;
-        let found: Vec<Waiting> = sleepers
-            .iter()
-            .filter_map(|sleeper| find(&space, &finder, &target, sleeper))
-            .collect();
-        let sites: BTreeSet<(u64, u64)> = found.iter().map(|waiting| waiting.site).collect();
-        if sites.is_empty() {
-            return Ok(waits);
-        }
-        let sites: Vec<(u64, u64)> = sites.into_iter().collect();
-        let file = mappings
-            .iter()
-            .find(|mapping| mapping.id == target.id)
-            .context("find the target among the mappings")?;
-        let file = self.procfs.open_mapping(pid, file)?;
-        let at = Place {
-            path: format!("/proc/self/fd/{}", file.as_raw_fd()),
-            pid,
-            multi: bpf.features.multi,
-        };
-        waits.links = at.link(bpf.waited_program(), &sites, How::Enter)?;
-        for waiting in found {
-            bpf.place_wait(&waiting.key, &waiting.wait)?;
-            waits.threads.push(waiting.key);
+        for target in targets {
+            let decoder = Decoder::of(Machine::HOST)?;
+            let Some(finder) = Finder::new(&target.plan, target.bio, decoder) else {
+                continue;
+            };
+            let found: Vec<Waiting> = sleepers
+                .iter()
+                .filter_map(|sleeper| find(&space, &finder, &target, sleeper))
+                .collect();
+            let sites: BTreeSet<(u64, u64)> = found.iter().map(|waiting| waiting.site).collect();
+            if sites.is_empty() {
+                continue;
+            }
+            let sites: Vec<(u64, u64)> = sites.into_iter().collect();
+            let file = self.procfs.open_mapping(pid, &target.mapping)?;
+            let at = Place {
+                path: format!("/proc/self/fd/{}", file.as_raw_fd()),
+                pid,
+                multi: bpf.features.multi,
+            };
+            waits
+                .links
+                .extend(at.link(bpf.waited_program(), &sites, How::Enter)?);
+            for waiting in found {
+                match bpf.place_wait(&waiting.key, &waiting.wait) {
+                    Ok(()) => waits.threads.push(waiting.key),
+                    Err(error) => log::debug!("{error:#}"),
+                }
+            }
         }
         Ok(waits)
     }
@@ -188,7 +197,7 @@ fn find(
         *registers.general.get_mut(number)? = sleeper.regs.get(number).copied();
     }
     let call = finder.find(space, registers, sleeper.fd, &|module| {
-        module.mapping.id == target.id
+        module.mapping.id == target.mapping.id
     });
     let Some(call) = call else {
         log::debug!("thread {} waits in no read that is known", sleeper.key.tid);
@@ -196,7 +205,7 @@ fn find(
     };
     let module = space.module(call.returns_to)?;
     // Of another file the breakpoint would be another link.
-    if module.mapping.id != target.id {
+    if module.mapping.id != target.mapping.id {
         return None;
     }
     let offset = module.elf.file_offset(module.vaddr(call.returns_to))?;

@@ -7,8 +7,8 @@ mod imports;
 mod relocations;
 pub(super) mod search;
 mod sections;
-pub mod unwinding;
 pub(super) mod stored;
+pub mod unwinding;
 mod version;
 
 use crate::discovery::content::{Content, SparseFile};

@@ -538,3 +538,7 @@ impl Executor<'_, '_> {
         Next::On
     }
 }
+
+#[cfg(test)]
+#[path = "symbolic_tests.rs"]
+mod tests;

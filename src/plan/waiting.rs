@@ -87,7 +87,9 @@ impl<'p> Finder<'p> {
                 continue;
             };
             let call = self.arguments(space, &found)?;
-            return self.reads_from(&space.memory, call.handle, fd).then_some(call);
+            return self
+                .reads_from(&space.memory, call.handle, fd)
+                .then_some(call);
         }
         None
     }
@@ -114,13 +116,7 @@ impl<'p> Finder<'p> {
     }
 
     /// Whether the frame's return address is behind a direct call of the function at `start`.
-    fn is_call_of(
-        &self,
-        space: &Space<'_>,
-        frame: &Frame<'_, '_>,
-        start: u64,
-        name: &str,
-    ) -> bool {
+    fn is_call_of(&self, space: &Space<'_>, frame: &Frame<'_, '_>, start: u64, name: &str) -> bool {
         /// Bytes of a call with a distance of 32 bits.
         const CALL: u64 = 5;
         let caller = space.module(frame.returns_to);
@@ -246,8 +242,7 @@ impl<'p> Finder<'p> {
         }
         let function = module.unwinding.function(start)?;
         let size = function.end.checked_sub(start)?.min(MAX_FUNCTION);
-        let run =
-            symbolic::execute_watching(&module.elf, &self.decoder, start, size, watched);
+        let run = symbolic::execute_watching(&module.elf, &self.decoder, start, size, watched);
         if run.incomplete {
             return None;
         }

@@ -92,7 +92,6 @@ impl People {
             for pid in self.procfs.pids()? {
                 self.look_at(pid);
             }
-            self.look_at_waiting();
             return Ok(());
         }
         if self.who.follow {
@@ -102,12 +101,11 @@ impl People {
             self.bpf.trace(pid)?;
             self.look_at(pid);
         }
-        self.look_at_waiting();
         Ok(())
     }
 
-    /// What threads wait for already is seen when they return.
-    fn look_at_waiting(&mut self) {
+    /// What threads wait for already when the capture begins is seen when they return.
+    pub fn look_at_waiting(&mut self) {
         let pids = self.is_named.then_some(&self.named);
         if let Err(error) = self.registry.look_at_waiting(&mut self.bpf, pids) {
             log::debug!("reads that have begun are not seen: {error:#}");

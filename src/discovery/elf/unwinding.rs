@@ -60,10 +60,7 @@ pub struct Unwinding<'a> {
 impl<'a> Elf<'a> {
     /// `None` where there is no sorted table of them.
     pub fn unwinding(&self) -> Option<Unwinding<'a>> {
-        let segment = self
-            .segments
-            .iter()
-            .find(|s| s.p_type == PT_GNU_EH_FRAME)?;
+        let segment = self.segments.iter().find(|s| s.p_type == PT_GNU_EH_FRAME)?;
         let at = segment.p_vaddr;
         let bases = BaseAddresses::default().set_eh_frame_hdr(at);
         let header = EhFrameHdr::new(self.loaded(at, segment.p_filesz)?, LittleEndian)
@@ -152,3 +149,7 @@ impl<'a> Unwinding<'a> {
         Some((caller, frame))
     }
 }
+
+#[cfg(test)]
+#[path = "unwinding_tests.rs"]
+mod tests;
