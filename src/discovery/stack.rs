@@ -46,13 +46,18 @@ impl Memory {
 
     fn bytes<const N: usize>(&self, at: u64) -> Option<[u8; N]> {
         let mut bytes = [0; N];
-        for (to, at) in bytes.iter_mut().zip(at..) {
-            *to = self.byte(at)?;
+        let mut missing = bytes.as_mut_slice();
+        let mut from = at;
+        while !missing.is_empty() {
+            let copied = self.copy(from, missing)?;
+            missing = missing.get_mut(copied..)?;
+            from = from.checked_add(copied as u64)?;
         }
         Some(bytes)
     }
 
-    fn byte(&self, at: u64) -> Option<u8> {
+    /// Fills `to` up to the end of a page; the number of bytes, at least one.
+    fn copy(&self, at: u64, to: &mut [u8]) -> Option<usize> {
         let start = at - at % PAGE;
         let mut pages = self.pages.borrow_mut();
         if pages.len() >= MAX_PAGES {
@@ -63,8 +68,9 @@ impl Memory {
             self.file.read_exact_at(&mut page, start).ok()?;
             Some(page)
         });
-        let into = usize::try_from(at - start).ok()?;
-        page.as_ref()?.get(into).copied()
+        let rest = page.as_ref()?.get(usize::try_from(at - start).ok()?..)?;
+        let pairs = to.iter_mut().zip(rest);
+        Some(pairs.map(|(to, from)| *to = *from).count())
     }
 }
 
@@ -223,3 +229,7 @@ impl<'a> Space<'a> {
         .take(MAX_FRAMES)
     }
 }
+
+#[cfg(test)]
+#[path = "stack_tests.rs"]
+mod tests;
