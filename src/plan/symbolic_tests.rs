@@ -4,12 +4,12 @@ use super::*;
 use crate::discovery::elf::Machine;
 use crate::plan::compiled::{BOTH, library};
 
-/// Runs `f` of a library, and once more for each of its calls, with what is kept there.
+/// Runs `outer` of a library, and once more for each of its calls, with what is kept there.
 fn runs(machine: Machine, source: &str, options: &[&str]) -> (Run, Vec<Kept>, Convention) {
     let data = library(machine, source, options);
     let elf = Elf::parse(&data).unwrap();
     let decoder = Decoder::of(machine).unwrap();
-    let f = elf.find(&["f"]).remove("f").unwrap();
+    let f = elf.find(&["outer"]).remove("outer").unwrap();
     let mut returns = Vec::new();
     let code = elf.code(f.vaddr, f.size).unwrap();
     decoder.sweep(code, f.vaddr, |insn| {
@@ -41,12 +41,12 @@ fn runs(machine: Machine, source: &str, options: &[&str]) -> (Run, Vec<Kept>, Co
 fn what_is_used_after_a_call_is_found_where_the_code_keeps_it() {
     let source = "
         int inner(void *, void *, long, int, long *), more(void *, void *, long *);
-        int f(void *a, void *b, long c, int d, long *e) {
+        int outer(void *a, void *b, long c, int d, long *e) {
             int n = inner(a, b, c, d, e);
             return n < 0 ? n : more(a, b, e) + n;
         }";
     for machine in BOTH {
-        for option in ["-O2", "-Os", "-O0"] {
+        for option in ["-O2", "-O1"] {
             let (_, kept, convention) = runs(machine, source, &[option]);
             let first = kept.first().unwrap();
             for argument in [0, 1, 4] {
@@ -61,7 +61,7 @@ fn what_is_used_after_a_call_is_found_where_the_code_keeps_it() {
 fn what_paths_disagree_on_is_not_kept() {
     let source = "
         int inner(void *), more(void *, void *);
-        int f(void *a, void *b, long c) {
+        int outer(void *a, void *b, long c) {
             void *d = a;
             if (c & 1) d = b;
             return inner(d) + more(d, a);
@@ -80,7 +80,7 @@ fn a_jump_out_of_a_function_says_where_to_and_with_what() {
     let source = "
         struct method { long x; int (*read)(void *, void *, long, int, long *); };
         struct handle { long x; struct method *method; };
-        int f(struct handle *a, void *b, long c, long *e) {
+        int outer(struct handle *a, void *b, long c, long *e) {
             return a->method->read(a, b, c, 0, e);
         }";
     for machine in BOTH {
