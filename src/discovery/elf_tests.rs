@@ -51,6 +51,14 @@ fn exercise(data: &[u8]) {
         elf.build_id(),
     );
     for (_, symbol) in elf.find(&["inside", "outside", "text"]) {
+        if let Some(unwinding) = elf.unwinding() {
+            let registers = unwinding::Registers {
+                general: [Some(symbol.vaddr); 16],
+                ip: symbol.vaddr,
+            };
+            let _ = unwinding.caller(symbol.vaddr, &registers, &Some);
+            let _ = unwinding.function(symbol.vaddr);
+        }
         let code = elf.code(symbol.vaddr, symbol.size).unwrap_or_default();
         assert!(code.len() as u64 <= symbol.size);
         for vaddr in symbol.vaddr..symbol.vaddr.saturating_add(32).min(symbol.vaddr + 32) {

@@ -12,6 +12,7 @@ mod probe;
 pub mod site;
 pub mod stripped;
 pub mod symbolic;
+pub mod waiting;
 
 use crate::discovery::elf::{Elf, Machine};
 use crate::event::{Dir, Flavor, Role};

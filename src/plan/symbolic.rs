@@ -7,7 +7,7 @@
 mod compute;
 
 use crate::discovery::elf::Elf;
-use crate::plan::disasm::{Condition, Convention, Decoder, Insn, Kind, Op, Operand};
+use crate::plan::disasm::{Condition, Convention, Decoder, Insn, Kind, Op, Operand, Reg};
 use compute::{get, set};
 use std::collections::{HashMap, HashSet};
 
@@ -20,6 +20,9 @@ const MAX_PATHS: usize = 512;
 const MAX_CHAIN: usize = 8;
 /// Stack slots remembered on a path, at most: a getter saves six registers and a few locals.
 const MAX_SLOTS: usize = 64;
+/// Bytes at the stack pointer that a call may have put there for its callee: one argument, and what
+/// aligns it. No function that is looked at here has more than seven.
+const ARGUMENT_BYTES: i64 = 16;
 
 /// What a value is relative to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -125,6 +128,76 @@ impl Call {
     }
 }
 
+/// A jump out of the function: to this address of the file, or to what a pointer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tail {
+    pub to: Value,
+    pub args: [Value; 6],
+}
+
+/// What registers and stack slots hold at a call, on every path to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    regs: [Value; 32],
+    /// The stack pointer at the call.
+    stack: Value,
+    slots: Vec<(i64, Value)>,
+}
+
+/// Where a value is kept: in a register that callees preserve, or on the stack, this far from the
+/// stack pointer at the function's entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeper {
+    Register(Reg),
+    Slot(i64),
+}
+
+impl Kept {
+    fn of(state: &State, stack: Reg) -> Kept {
+        Kept {
+            regs: state.regs,
+            stack: get(&state.regs, stack),
+            slots: state.slots.clone(),
+        }
+    }
+
+    /// Keeps what another path agrees on.
+    fn agree(&mut self, state: &State, stack: Reg) {
+        for (own, other) in self.regs.iter_mut().zip(state.regs) {
+            if *own != other {
+                *own = Value::UNKNOWN;
+            }
+        }
+        if get(&state.regs, stack) != self.stack {
+            self.slots.clear();
+        }
+        self.slots.retain(|slot| state.slots.contains(slot));
+    }
+
+    /// Everything that still holds `value` after the call. What lies right at the stack pointer may
+    /// be arguments, which are the callee's to change.
+    pub fn keepers(&self, convention: &Convention, value: Value) -> Vec<Keeper> {
+        let preserved = |reg: &Reg| {
+            !convention.args.contains(reg)
+                && !convention.scratch.contains(reg)
+                && *reg != convention.stack
+        };
+        let holds = |reg: &Reg| get(&self.regs, *reg) == value;
+        let own = self.stack.plus.saturating_add(ARGUMENT_BYTES);
+        let slots = self
+            .slots
+            .iter()
+            .filter(|(at, held)| *held == value && *at >= own);
+        (0..32)
+            .map(Reg)
+            .filter(preserved)
+            .filter(holds)
+            .map(Keeper::Register)
+            .chain(slots.map(|(at, _)| Keeper::Slot(*at)))
+            .collect()
+    }
+}
+
 /// A store through argument `arg`, plus `plus`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Store {
@@ -142,6 +215,10 @@ pub struct Run {
     pub returns: HashSet<(Value, TypeCheck)>,
     pub stores: HashSet<Store>,
     pub calls: HashSet<Call>,
+    /// Jumps out of the function, which leave its caller's return address to where they go.
+    pub tails: HashSet<Tail>,
+    /// What is where at the call that was asked for.
+    pub kept: Option<Kept>,
     /// Addresses changed by a locked instruction.
     pub locked: HashSet<Value>,
     /// Bounds ended the run early, or code was not understood: there may be more.
@@ -218,7 +295,19 @@ struct State {
 
 /// Executes the function `[start, start + size)`. Jumps out of it end a path and count as calls.
 pub fn execute(elf: &Elf<'_>, decoder: &Decoder, start: u64, size: u64) -> Run {
+    execute_watching(elf, decoder, start, size, None)
+}
+
+/// As [`execute`]; besides, [`Run::kept`] is what is kept at the call that returns to `watched`.
+pub fn execute_watching(
+    elf: &Elf<'_>,
+    decoder: &Decoder,
+    start: u64,
+    size: u64,
+    watched: Option<u64>,
+) -> Run {
     let mut executor = Executor {
+        watched,
         elf,
         decoder,
         start,
@@ -291,6 +380,8 @@ struct Executor<'e, 'a> {
     end: u64,
     insns: HashMap<u64, Insn>,
     run: Run,
+    /// The return address of a call.
+    watched: Option<u64>,
 }
 
 impl Executor<'_, '_> {
@@ -316,7 +407,8 @@ impl Executor<'_, '_> {
             }
             Kind::Trap => return Next::End,
             Kind::JumpIndirect => {
-                self.call(state, self.indirect(insn));
+                let to = insn.operands[0].map_or(Value::UNKNOWN, |o| self.read(state, &o));
+                self.tail(state, to, self.indirect(insn));
                 return Next::End;
             }
             Kind::Jump(to) if (self.start..self.end).contains(&to) => {
@@ -324,7 +416,7 @@ impl Executor<'_, '_> {
                 return Next::On;
             }
             Kind::Jump(to) => {
-                self.call(state, self.direct(to));
+                self.tail(state, Value::constant(to.cast_signed()), self.direct(to));
                 return Next::End;
             }
             Kind::Branch(to) => return self.branch(state, insn, to),
@@ -440,6 +532,20 @@ impl Executor<'_, '_> {
         self.run.calls.insert(Call { callee, args });
     }
 
+    fn tail(&mut self, state: &State, to: Value, callee: Callee) {
+        let args = self.decoder.convention.args.map(|r| get(&state.regs, r));
+        self.run.tails.insert(Tail { to, args });
+        self.call(state, callee);
+    }
+
+    fn keep(&mut self, state: &State) {
+        let stack = self.decoder.convention.stack;
+        match &mut self.run.kept {
+            Some(kept) => kept.agree(state, stack),
+            kept @ None => *kept = Some(Kept::of(state, stack)),
+        }
+    }
+
     fn call_and_return(&mut self, state: &mut State, callee: Callee) -> Next {
         const NEVER_RETURN: [&str; 4] =
             ["__stack_chk_fail", "abort", "__assert_fail", "OPENSSL_die"];
@@ -447,6 +553,9 @@ impl Executor<'_, '_> {
             return Next::End;
         }
         self.call(state, callee);
+        if self.watched == Some(state.pc) {
+            self.keep(state);
+        }
         // What the callee was given a pointer to, it may have changed.
         for reg in self.decoder.convention.args {
             let pointer = get(&state.regs, reg);
@@ -462,3 +571,7 @@ impl Executor<'_, '_> {
         Next::On
     }
 }
+
+#[cfg(test)]
+#[path = "symbolic_tests.rs"]
+mod tests;
