@@ -312,8 +312,8 @@ impl Registry {
             let Some(target) = target.filter(|target| !target.has_crypto) else {
                 continue;
             };
-            // A static program has both in one file, and the other one is nothing to it.
-            let is_alone = plan.found_by.is_some() || plan.flavor == Flavor::BoringSsl;
+            // A static program has both in one file, and only OpenSSL has two at all.
+            let is_alone = plan.found_by.is_some() || !plan.flavor.has_libcrypto();
             let own = self.cryptos.get(&mapping.id);
             let crypto = own.or(crypto.filter(|_| !is_alone));
             bpf.set_layout(*number, &plan.layout, crypto.map(|crypto| crypto.bio))?;
