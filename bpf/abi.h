@@ -11,6 +11,8 @@
 #define TS_CHAIN_LEN 4
 /* In the object for old kernels, of which each probe has a copy: where its cookie comes. */
 #define TS_COOKIE_PLACE 0x7ab1e0fc00c1e5ed
+/* Threads of which a call is waited for that had begun before. */
+#define TS_MAX_WAITS 4096
 /* One ring buffer record holds at most this much payload. */
 #define TS_CHUNK (256 * 1024)
 
@@ -281,6 +283,43 @@ struct ts_rec_hold {
 	__u64 ticket;
 };
 
+/* What has become of a call that user space has placed in flight. */
+enum ts_wait_state {
+	/* Whether the thread had left it by then is not known yet. */
+	TS_WAIT_PLACED = 0,
+	TS_WAIT_COUNTS = 1,
+	TS_WAIT_OVER = 2,
+};
+
+/* A thread, running one program. */
+struct ts_wait_key {
+	__u64 started; /* task->start_time */
+	__u32 tid;     /* the machine's own number */
+	__u32 exec_id;
+};
+
+/* A read that had begun before its probes were in place, and where its thread sleeps. */
+struct ts_wait {
+	__u64 handle;
+	__u64 buf;
+	__u64 out; /* where the count will be, or 0 */
+	__u64 sp;  /* at the function's entry */
+	__u64 cookie;
+	__u64 switches;
+	__u64 state; /* enum ts_wait_state */
+};
+
+/* A thread that sleeps in a system call that receives from `fd`. */
+struct ts_sleeper {
+	struct ts_wait_key key;
+	__u64 switches; /* how often it was taken from a processor */
+	__u64 regs[16]; /* those that a call preserves */
+	__u64 ip;
+	__u64 fd;
+	__u32 tgid;
+	__u32 pad;
+};
+
 _Static_assert(sizeof(struct ts_chain) == 20, "ts_chain");
 _Static_assert(sizeof(struct ts_layout) == 324, "ts_layout");
 _Static_assert(sizeof(struct ts_addr) == 48, "ts_addr");
@@ -291,5 +330,8 @@ _Static_assert(sizeof(struct ts_rec_data) == 80, "ts_rec_data");
 _Static_assert(sizeof(struct ts_rec_end) == 40, "ts_rec_end");
 _Static_assert(sizeof(struct ts_rec_addr) == 64, "ts_rec_addr");
 _Static_assert(sizeof(struct ts_rec_hold) == 16, "ts_rec_hold");
+_Static_assert(sizeof(struct ts_wait_key) == 16, "ts_wait_key");
+_Static_assert(sizeof(struct ts_wait) == 56, "ts_wait");
+_Static_assert(sizeof(struct ts_sleeper) == 176, "ts_sleeper");
 
 #endif

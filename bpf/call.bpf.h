@@ -137,6 +137,7 @@ static __always_inline int enter_call(struct pt_regs *regs, __u64 cookie, __u64 
 		doubt_conn(conn, cookie);
 	frame->want_addr = !conn || !conn->addr.transport || conn->rebind;
 	thread->depth = depth + 1;
+	thread->called = 1;
 	*slot = depth + 1;
 	return 0;
 }

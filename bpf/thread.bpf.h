@@ -73,7 +73,7 @@ struct thread {
 	__u8 expects;   /* something in `expected` */
 	__u8 watched;   /* receives that are still to be looked at */
 	__u8 returning; /* only for old kernels: the frame that returns */
-	__u8 pad;
+	__u8 called;    /* it has been in a call that was seen to begin */
 	struct frame frames[MAX_DEPTH];
 #ifdef TS_OLD_KERNEL
 	__u64 len; /* that a call of Go has moved */

@@ -23,6 +23,9 @@
 #include "rustls.bpf.h"
 #endif
 #include "proc.bpf.h"
+#ifndef TS_OLD_KERNEL
+#include "waiting.bpf.h"
+#endif
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
@@ -44,3 +47,5 @@ enum ts_transport _transport = 0;
 enum ts_addr_source _addr_source = 0;
 enum ts_flag _flag = 0;
 enum ts_counter _counter = 0;
+enum ts_wait_state _wait_state = 0;
+struct ts_sleeper _sleeper = {};

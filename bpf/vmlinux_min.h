@@ -221,6 +221,10 @@ struct pid {
 };
 
 struct task_struct {
+	unsigned int __state;
+	int on_cpu;
+	unsigned long nvcsw;
+	unsigned long nivcsw;
 	struct pid *thread_pid;
 	int pid;
 	int tgid;
@@ -231,6 +235,19 @@ struct task_struct {
 	struct files_struct *files;
 	char comm[16];
 	struct thread_struct thread;
+};
+
+struct seq_file {
+	size_t size;
+};
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
 };
 
 #pragma clang attribute pop

@@ -1,6 +1,7 @@
 //! Puts a target's probes in place, once per file.
 
 mod place;
+mod waiting;
 
 use crate::bpf::{Bpf, Kind};
 use crate::discovery::content::SparseFile;
@@ -15,6 +16,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use waiting::Waits;
 
 /// The function that the dynamic linker calls for debuggers each time it has mapped libraries, in
 /// glibc and in musl (`elf/dl-debug.c`, `ldso/dynlink.c`).
@@ -96,6 +98,8 @@ pub struct Registry {
     /// How often the kernel has refused it. Another tracer that comes or goes can be the reason, so
     /// it is tried again, but not for ever.
     refused: HashMap<(FileId, u32), u32>,
+    /// Calls that had begun before.
+    waits: Vec<Waits>,
 }
 
 fn open_unmapped(path: &Path) -> Result<(Mapping, File)> {
@@ -128,6 +132,7 @@ impl Registry {
             targets: Vec::new(),
             linked: HashMap::new(),
             refused: HashMap::new(),
+            waits: Vec::new(),
         }
     }
 
@@ -270,18 +275,21 @@ impl Registry {
     pub fn forget_process(&mut self, pid: u32) {
         if self.scope == Scope::Each {
             let gone = self.linked.extract_if(|(_, linked), _| *linked == pid);
-            let links: Vec<Link> = gone.flat_map(|(_, links)| links).collect();
-            if !links.is_empty() {
-                // Nobody waits for it: the ring must be read meanwhile.
-                let _ = std::thread::Builder::new().spawn(move || close(links));
-            }
+            close_apart(gone.flat_map(|(_, links)| links).collect());
             self.refused.retain(|(_, refused), _| *refused != pid);
         }
     }
 
     /// Takes all probes out.
     pub fn detach(&mut self) {
-        close(self.linked.drain().flat_map(|(_, links)| links).collect());
+        let waits = self.waits.drain(..).flat_map(|waits| waits.links);
+        close(
+            self.linked
+                .drain()
+                .flat_map(|(_, links)| links)
+                .chain(waits)
+                .collect(),
+        );
     }
 
     /// What a target can be told only by the libcrypto of the same process: the layout of a `BIO`,
@@ -304,8 +312,8 @@ impl Registry {
             let Some(target) = target.filter(|target| !target.has_crypto) else {
                 continue;
             };
-            // A static program has both in one file, and the other one is nothing to it.
-            let is_alone = plan.found_by.is_some() || plan.flavor == Flavor::BoringSsl;
+            // A static program has both in one file, and only OpenSSL has two at all.
+            let is_alone = plan.found_by.is_some() || !plan.flavor.has_libcrypto();
             let own = self.cryptos.get(&mapping.id);
             let crypto = own.or(crypto.filter(|_| !is_alone));
             bpf.set_layout(*number, &plan.layout, crypto.map(|crypto| crypto.bio))?;
@@ -398,6 +406,13 @@ impl Registry {
         };
         self.linked.insert((mapping.id, link_pid), links);
         Ok(())
+    }
+}
+
+/// Takes probes out while the ring is read.
+fn close_apart(links: Vec<Link>) {
+    if !links.is_empty() {
+        let _ = std::thread::Builder::new().spawn(move || close(links));
     }
 }
 

@@ -5,6 +5,7 @@ mod copies;
 mod features;
 mod object;
 mod syscall;
+mod waiting;
 
 pub use features::Features;
 pub use syscall::Place;
@@ -35,6 +36,9 @@ const _: () = {
     assert!(size_of::<types::ts_rec_end>() == 40);
     assert!(size_of::<types::ts_rec_addr>() == 64);
     assert!(size_of::<types::ts_rec_hold>() == 16);
+    assert!(size_of::<types::ts_wait_key>() == 16);
+    assert!(size_of::<types::ts_wait>() == 56);
+    assert!(size_of::<types::ts_sleeper>() == 176);
 };
 
 /// Which threads that have just mapped libraries wait until those are attached.
@@ -136,6 +140,8 @@ pub enum Kind {
     RustlsEvent,
     /// To hold a thread that has just mapped libraries.
     Hold,
+    /// Where a call returns to that had begun before.
+    Waited,
 }
 
 impl std::fmt::Debug for Bpf {
@@ -228,6 +234,7 @@ impl Bpf {
                 }
             }
             Kind::Hold => parts.libraries_mapped,
+            Kind::Waited => parts.waited_returns.context(waiting::TOO_OLD)?,
         })
     }
 

@@ -43,6 +43,11 @@ pub enum Flavor {
 }
 
 impl Flavor {
+    /// Whether it may lie in two files, of which libcrypto states the version.
+    pub fn has_libcrypto(self) -> bool {
+        matches!(self, Flavor::OpenSsl | Flavor::LibreSsl)
+    }
+
     /// The name in every output format and in filters.
     pub fn name(self) -> &'static str {
         match self {

@@ -30,12 +30,7 @@ impl Place {
                 .iter()
                 .enumerate()
                 .filter(|(_, probe)| program(probe.action) == wanted)
-                .map(|(index, probe)| {
-                    // Entry and returns of a function go by one number.
-                    let same = plan.probes.iter().position(|p| p.func == probe.func);
-                    let func = same.unwrap_or(index);
-                    (probe, cookie(target, func, probe.action))
-                })
+                .filter_map(|(index, probe)| Some((probe, cookie_of(target, plan, index)?)))
                 .collect()
         };
         let calls = of(Program::Call);
@@ -232,6 +227,13 @@ fn program(action: Action) -> Program {
         Action::Rustls(_) => Program::RustlsEvent,
         _ => Program::Event,
     }
+}
+
+/// Of a plan's probe. Entry and returns of a function go by one number.
+pub(super) fn cookie_of(target: u32, plan: &Plan, index: usize) -> Option<u64> {
+    let probe = plan.probes.get(index)?;
+    let same = plan.probes.iter().position(|p| p.func == probe.func);
+    Some(cookie(target, same.unwrap_or(index), probe.action))
 }
 
 /// As bpf/abi.h lays it out: action, count or role, function, target.

@@ -3,7 +3,7 @@
 use super::{Features, Plain, bytes_of, from_bytes};
 use anyhow::{Context, Result};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{MapMut, ProgramAttachType, ProgramMut, libbpf_sys};
+use libbpf_rs::{MapMut, OpenProgramMut, ProgramAttachType, ProgramMut, libbpf_sys};
 use std::mem::{MaybeUninit, offset_of};
 
 macro_rules! skeleton {
@@ -40,7 +40,7 @@ impl Plain for old::types::ts_config {}
 const FIXED_CONNS: u32 = 65536;
 const FIXED_PROCESSES: u32 = 16384;
 
-type Map = &'static MapMut<'static>;
+pub type Map = &'static MapMut<'static>;
 type Program = &'static ProgramMut<'static>;
 
 /// What user space needs of a loaded object. It lives until the process ends: there is one in a run,
@@ -68,6 +68,9 @@ pub struct Parts {
     pub thread_exits: Option<Program>,
     /// Not for old kernels.
     pub tls_call: Option<Program>,
+    pub sleepers: Option<Program>,
+    pub waited_returns: Option<Program>,
+    pub waits: Option<Map>,
     pub tls_enters: Program,
     pub tls_returns: Program,
     pub tls_event: Program,
@@ -96,8 +99,8 @@ pub struct Flags {
 }
 
 /// Opens, configures and loads one of them, and takes it apart. `$more` are the programs that only
-/// it has; then those of them that
-/// are a session, one of its ends, or neither.
+/// it has; then come those
+/// for rustls: a session, its ends, and what is neither.
 macro_rules! load {
     ($skeleton:ident, $features:expr, $ring_bytes:expr, $config:expr, [$($more:ident),+],
         [$($whole:ident),*], [$($end:ident),*], [$($event:ident),*]) => {{
@@ -149,13 +152,9 @@ macro_rules! load {
             $(&mut progs.$event,)*
             &mut progs.libraries_mapped,
         ] {
-            if features.sleepable {
-                program.set_flags(libbpf_sys::BPF_F_SLEEPABLE);
-            }
-            if features.multi {
-                program.set_attach_type(ProgramAttachType::TraceUprobeMulti);
-            }
+            prepare(program, features);
         }
+        load!(@prepare $skeleton, progs, features);
         let skel = open
             .load()
             .context("load the BPF programs (tlssniff --debug shows the kernel's own words)")?;
@@ -210,6 +209,9 @@ macro_rules! load {
             rustls: load!(@rustls $skeleton, progs),
             thread_exits: load!(@thread_exits $skeleton, progs),
             tls_call: load!(@tls_call $skeleton, progs),
+            sleepers: load!(@sleepers $skeleton, progs),
+            waited_returns: load!(@waited_returns $skeleton, progs),
+            waits: load!(@waits $skeleton, maps),
         }
     }};
     (@thread_exits old, $progs:ident) => {
@@ -226,12 +228,35 @@ macro_rules! load {
             event: &$progs.rustls_event,
         })
     };
+    (@sleepers usual, $progs:ident) => {
+        Some(&$progs.sleepers)
+    };
+    (@waited_returns usual, $progs:ident) => {
+        Some(&$progs.waited_returns)
+    };
+    (@waits usual, $maps:ident) => {
+        Some(&$maps.waits)
+    };
+    (@prepare usual, $progs:ident, $features:ident) => {
+        prepare(&mut $progs.waited_returns, $features)
+    };
+    (@prepare old, $progs:ident, $features:ident) => {};
     (@threads usual, $maps:ident) => {
         Some(&$maps.threads)
     };
     (@$program:ident $skeleton:ident, $progs:ident) => {
         None
     };
+}
+
+/// Says of a program for uprobes how this kernel can run it.
+fn prepare(program: &mut OpenProgramMut<'_>, features: Features) {
+    if features.sleepable {
+        program.set_flags(libbpf_sys::BPF_F_SLEEPABLE);
+    }
+    if features.multi {
+        program.set_attach_type(ProgramAttachType::TraceUprobeMulti);
+    }
 }
 
 impl Parts {

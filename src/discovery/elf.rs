@@ -11,6 +11,7 @@ pub(super) mod search;
 mod sections;
 mod sources;
 pub(super) mod stored;
+pub mod unwinding;
 mod version;
 
 pub use frames::Frames;

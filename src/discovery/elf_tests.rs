@@ -51,6 +51,14 @@ fn exercise(data: &[u8]) {
         elf.build_id(),
     );
     for (_, symbol) in elf.find(&["inside", "outside", "text"]) {
+        if let Some(unwinding) = elf.unwinding() {
+            let registers = unwinding::Registers {
+                general: [Some(symbol.vaddr); 16],
+                ip: symbol.vaddr,
+            };
+            let _ = unwinding.caller(symbol.vaddr, &registers, &Some);
+            let _ = unwinding.function(symbol.vaddr);
+        }
         let code = elf.code(symbol.vaddr, symbol.size).unwrap_or_default();
         assert!(code.len() as u64 <= symbol.size);
         for vaddr in symbol.vaddr..symbol.vaddr.saturating_add(32).min(symbol.vaddr + 32) {
@@ -324,7 +332,7 @@ fn code_that_names_a_source_file_is_found_on_both_machines() {
         extern void say(const char *, int);
         __attribute__((noinline)) void first(int a) { say(\"x/y/text.c\", a + 1); }
         void second(int a) { first(a); say(\"x/y/text.c\", 2); say(\"other.c\", 3); first(5); say(\"\", 6); }
-        void third(int a) { say(\"text.cc\", a); first(a); }";
+        void third(int a) { first(a); say(\"text.cc\", a); }";
     for machine in BOTH {
         let data = library(machine, source, &["-O2", "-fvisibility=hidden"]);
         let elf = Elf::parse(&data).unwrap();

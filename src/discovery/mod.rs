@@ -2,7 +2,8 @@
 //!
 //! [`procfs`] says which files a process has mapped executable and opens them, [`watch`] reports new
 //! processes and mappings as they happen, [`elf`] reads what is in such a file ([`content`]),
-//! [`golang`] and [`rustls`] find functions in it, [`cgroup`] finds containers, [`image`] and [`system`] foresee what
+//! [`golang`] and [`rustls`] find functions in it, [`cgroup`] finds containers, [`stack`] tells what a sleeping
+//! thread is in, [`image`] and [`system`] foresee what
 //! commands will map, [`dark`] recognises TLS that cannot be captured, and [`listing`] (`-D`) puts it
 //! all into one table. A file is known by its [`FileId`], never by its name.
 
@@ -16,6 +17,7 @@ pub mod image;
 pub mod listing;
 pub mod procfs;
 pub mod rustls;
+pub mod stack;
 pub mod system;
 pub mod watch;
 

@@ -131,6 +131,15 @@ impl ProcFs {
         open_regular(&self.path(pid, "exe"))
     }
 
+    /// The memory of a process, by address.
+    ///
+    /// # Errors
+    /// When there is no such process, or it may not be looked at (`CAP_SYS_PTRACE`).
+    pub fn open_memory(&self, pid: u32) -> Result<File> {
+        let path = self.path(pid, "mem");
+        File::open(&path).with_context(|| format!("open {}", path.display()))
+    }
+
     /// The arguments; none for a kernel thread or a process that has ended. Foreign.
     pub fn cmdline(&self, pid: u32) -> Result<Vec<OsString>> {
         let bytes = self.read(pid, "cmdline")?;

@@ -13,6 +13,7 @@ pub mod rustls;
 pub mod site;
 pub mod stripped;
 pub mod symbolic;
+pub mod waiting;
 
 use crate::discovery::elf::{Elf, Machine};
 use crate::event::{Dir, Flavor, Role};

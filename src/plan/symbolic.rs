@@ -5,10 +5,12 @@
 //! unknown, and unknown is never a fact.
 
 mod compute;
+mod kept;
 
 use crate::discovery::elf::Elf;
 use crate::plan::disasm::{Condition, Convention, Decoder, Insn, Kind, Op, Operand};
 use compute::{get, set, slot};
+pub use kept::{Keeper, Kept};
 use std::collections::{HashMap, HashSet};
 
 /// Different instructions decoded, instructions executed and paths finished, at most. Getters
@@ -129,6 +131,13 @@ impl Call {
     }
 }
 
+/// A jump out of the function: to this address of the file, or to what a pointer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tail {
+    pub to: Value,
+    pub args: [Value; 6],
+}
+
 /// A store through argument `arg`, plus `plus`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Store {
@@ -148,6 +157,10 @@ pub struct Run {
     pub calls: HashSet<Call>,
     /// Values that were compared with a constant, and that.
     pub compared: HashSet<(Value, i64)>,
+    /// Jumps out of the function, which leave its caller's return address to where they go.
+    pub tails: HashSet<Tail>,
+    /// What is where at the call that was asked for.
+    pub kept: Option<Kept>,
     /// Addresses changed by a locked instruction.
     pub locked: HashSet<Value>,
     /// Bounds ended the run early, or code was not understood: there may be more.
@@ -224,7 +237,19 @@ struct State {
 
 /// Executes the function `[start, start + size)`. Jumps out of it end a path and count as calls.
 pub fn execute(elf: &Elf<'_>, decoder: &Decoder, start: u64, size: u64) -> Run {
+    execute_watching(elf, decoder, start, size, None)
+}
+
+/// As [`execute`]; besides, [`Run::kept`] is what is kept at the call that returns to `watched`.
+pub fn execute_watching(
+    elf: &Elf<'_>,
+    decoder: &Decoder,
+    start: u64,
+    size: u64,
+    watched: Option<u64>,
+) -> Run {
     let mut executor = Executor {
+        watched,
         elf,
         decoder,
         start,
@@ -297,6 +322,8 @@ struct Executor<'e, 'a> {
     end: u64,
     insns: HashMap<u64, Insn>,
     run: Run,
+    /// The return address of a call.
+    watched: Option<u64>,
 }
 
 impl Executor<'_, '_> {
@@ -322,8 +349,9 @@ impl Executor<'_, '_> {
             }
             Kind::Trap => return Next::End,
             Kind::JumpIndirect => {
+                let to = insn.operands[0].map_or(Value::UNKNOWN, |o| self.read(state, &o));
                 let (callee, through) = self.indirect(state, insn);
-                self.call(state, callee, through);
+                self.tail(state, to, callee, through);
                 return Next::End;
             }
             Kind::Jump(to) if (self.start..self.end).contains(&to) => {
@@ -331,7 +359,8 @@ impl Executor<'_, '_> {
                 return Next::On;
             }
             Kind::Jump(to) => {
-                self.call(state, self.direct(to), None);
+                let callee = self.direct(to);
+                self.tail(state, Value::constant(to.cast_signed()), callee, None);
                 return Next::End;
             }
             Kind::Branch(to) => return self.branch(state, insn, to),
@@ -477,6 +506,20 @@ impl Executor<'_, '_> {
         self.run.calls.insert(call);
     }
 
+    fn tail(&mut self, state: &State, to: Value, callee: Callee, through: Option<Value>) {
+        let args = self.decoder.convention.args.map(|r| get(&state.regs, r));
+        self.run.tails.insert(Tail { to, args });
+        self.call(state, callee, through);
+    }
+
+    fn keep(&mut self, state: &State) {
+        let stack = self.decoder.convention.stack;
+        match &mut self.run.kept {
+            Some(kept) => kept.agree(state, stack),
+            kept @ None => *kept = Some(Kept::of(state, stack)),
+        }
+    }
+
     fn call_and_return(
         &mut self,
         state: &mut State,
@@ -489,6 +532,9 @@ impl Executor<'_, '_> {
             return Next::End;
         }
         self.call(state, callee, through);
+        if self.watched == Some(state.pc) {
+            self.keep(state);
+        }
         // What the callee was given a pointer to, it may have changed.
         for reg in self.decoder.convention.args {
             let pointer = get(&state.regs, reg);
@@ -504,3 +550,7 @@ impl Executor<'_, '_> {
         Next::On
     }
 }
+
+#[cfg(test)]
+#[path = "symbolic_tests.rs"]
+mod tests;

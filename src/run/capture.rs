@@ -41,6 +41,8 @@ const BUSY_FOR: Duration = Duration::from_millis(30);
 const IDLE_POLL: Duration = Duration::from_millis(100);
 /// By now a program has loaded what it was linked with, and a JVM its TLS.
 const EXPLAIN_AFTER: Duration = Duration::from_millis(500);
+/// How often it is looked which calls that had begun before have returned.
+const WAITED_POLL: Duration = Duration::from_secs(1);
 /// Bytes of the watcher's records on one CPU that are worth a wakeup: a quarter of what it holds.
 const WATCH_WAKEUP: u32 = 16 << 10;
 
@@ -190,6 +192,7 @@ pub fn capture(config: Config) -> Result<Outcome> {
     };
     let mut people = People::new(bpf, config.who.clone(), named)?;
     people.look_around()?;
+    people.look_at_waiting();
     people.foresee_system(child.as_ref().map(Child::pid));
     if let (Some(child), Some(command)) = (&child, &config.command) {
         look_at_image(&mut people, child.pid(), command);
@@ -226,6 +229,7 @@ pub fn capture(config: Config) -> Result<Outcome> {
         stopped_by: None,
         status: None,
         leaving: BTreeSet::new(),
+        waited_at: Instant::now(),
     };
     let result = capture.run();
     let status = capture.finish(result)?;
@@ -327,6 +331,8 @@ struct Capture<'a> {
     /// Processes that were said to end. Some are still running: the leader may have ended before its
     /// other threads, and it was seen of one that had just begun.
     leaving: BTreeSet<u32>,
+    /// When it was last seen who still waits in a call that had begun before.
+    waited_at: Instant,
 }
 
 impl Capture<'_> {
@@ -417,8 +423,20 @@ impl Capture<'_> {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error).context("wait for events"),
         }
+        self.drop_waited();
         self.see_signals()?;
         self.see_news()
+    }
+
+    /// A breakpoint where nothing returns to any more costs every call that passes there.
+    fn drop_waited(&mut self) {
+        if self.waited_at.elapsed() < WAITED_POLL {
+            return;
+        }
+        self.waited_at = Instant::now();
+        let mut shared = self.shared.borrow_mut();
+        let People { registry, bpf, .. } = &mut shared.people;
+        registry.drop_waited(bpf);
     }
 
     fn see_signals(&mut self) -> Result<()> {

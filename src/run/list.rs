@@ -80,8 +80,11 @@ fn classify(
         return Ok(None);
     };
     Ok(Some(Attachable {
+        version: plan.version.or_else(|| {
+            let known = crypto_version.clone();
+            known.filter(|_| plan.flavor.has_libcrypto())
+        }),
         flavor: plan.flavor,
-        version: plan.version.or_else(|| crypto_version.clone()),
         found_by: plan.found_by,
         limits: plan.notes,
     }))

@@ -119,6 +119,14 @@ impl People {
         }
     }
 
+    /// What threads wait for already when the capture begins is seen when they return.
+    pub fn look_at_waiting(&mut self) {
+        let pids = self.is_named.then_some(&self.named);
+        if let Err(error) = self.registry.look_at_waiting(&mut self.bpf, pids) {
+            log::debug!("reads that have begun are not seen: {error:#}");
+        }
+    }
+
     /// Children that were there before the start belong to `-f` as those that come later do.
     fn add_descendants(&mut self) {
         let mut parents: Vec<u32> = self.named.iter().copied().collect();
@@ -229,6 +237,7 @@ impl People {
 
     /// The process has gone, or runs another program.
     pub fn forget_program(&mut self, pid: u32) {
+        self.registry.forget_waiting(&self.bpf, pid);
         self.procs.retain(|(known, _), _| *known != pid);
         for key in self.muted.remove(&pid).unwrap_or_default() {
             self.bpf.unmute(&key);

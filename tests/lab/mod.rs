@@ -126,7 +126,13 @@ pub fn odd() -> &'static Path {
     BUILT.get_or_init(|| {
         build(
             "odd",
-            &["odd.c", "odd_calls.c", "odd_conns.c", "odd_transports.c"],
+            &[
+                "odd.c",
+                "odd_calls.c",
+                "odd_conns.c",
+                "odd_transports.c",
+                "odd_waiting.c",
+            ],
             &["-lssl", "-lcrypto", "-lpthread"],
         )
     })
@@ -138,7 +144,13 @@ pub fn odd_static() -> &'static Path {
     BUILT.get_or_init(|| {
         build(
             "odd-static",
-            &["odd.c", "odd_calls.c", "odd_conns.c", "odd_transports.c"],
+            &[
+                "odd.c",
+                "odd_calls.c",
+                "odd_conns.c",
+                "odd_transports.c",
+                "odd_waiting.c",
+            ],
             // glibc warns of functions that a static program does not wholly hold
             &[
                 "-static",

@@ -47,6 +47,7 @@ static const struct {
 	{ "memory", over_memory },
 	{ "bio-pair", over_bio_pair },
 	{ "ssl-bio", ssl_bio },
+	{ "waiting", waiting },
 };
 
 void die(const char *what)

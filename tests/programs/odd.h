@@ -87,5 +87,6 @@ scenario forked, forked_both, reuse, cleared, threads, exec_first, exec_second, 
 	verify_tls, many, crowd;
 scenario tls_in_tls_memory, tls_in_tls_bio, over_socketpair, over_pipe, over_memory,
 	over_bio_pair, ssl_bio;
+scenario waiting;
 
 #endif

@@ -1,0 +1,3 @@
+module collection
+
+go 1.19
