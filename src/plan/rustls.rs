@@ -123,3 +123,7 @@ fn limits(layout: &Layout, functions: &[Named]) -> impl Iterator<Item = &'static
         .then_some("connections may be joined: where they begin and end is not found");
     moves.into_iter().chain(reused)
 }
+
+#[cfg(test)]
+#[path = "rustls_tests.rs"]
+mod tests;

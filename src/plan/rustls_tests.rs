@@ -1,0 +1,97 @@
+//! Plans of a rustls without symbols, of C that does what its functions do.
+
+use super::*;
+use crate::plan::compiled::{BOTH, library};
+
+/// `CommonState` and what `write` leads to, in the order of calls.
+const SOURCE: &str = r#"
+    typedef unsigned long u64;
+    struct state { u64 first; void *data; u64 *table; u64 sequence; unsigned char sends; };
+    struct conn { u64 own[2]; struct state state; u64 waiting[4]; };
+    #define NEVER_INLINE __attribute__((noipa, noinline, visibility("hidden")))
+    extern void panics(const char *) __attribute__((noreturn));
+    extern void put(u64 *, u64 *);
+    const char *file(void) { return "/registry/rustls-0.23.5/src/conn.rs"; }
+    NEVER_INLINE void encrypts(struct state *s, u64 *chunks)
+    {
+        u64 result[8], sequence = s->sequence;
+        if (sequence == -1UL)
+            panics("assertion failed: !self.encrypt_exhausted()");
+        s->sequence = sequence + 1;
+        ((void (*)(u64 *, void *, u64 *, u64))s->table[3])(result, s->data, chunks, sequence);
+        put(result, chunks);
+    }
+    NEVER_INLINE u64 sends(struct state *s, u64 *chunks)
+    {
+        encrypts(s, chunks);
+        return chunks[2];
+    }
+    NEVER_INLINE u64 takes(struct state *s, u64 *chunks, u64 *waiting)
+    {
+        if (s->sends)
+            return sends(s, chunks);
+        put(waiting, chunks);
+        return chunks[2];
+    }
+    NEVER_INLINE u64 starts(struct state *s, u64 *waiting)
+    {
+        s->sends = 1;
+        return sends(s, waiting);
+    }
+    u64 writes(struct conn *c, char *buf, u64 len)
+    {
+        u64 chunks[4] = {0, (u64)buf, len, 0};
+        return takes(&c->state, chunks, c->waiting) + 1;
+    }
+    u64 begins(struct conn *c) { return starts(&c->state, c->waiting) + 1; }
+"#;
+
+/// Jumps from one function to another are as long as in a large file.
+const OPTIONS: [&str; 2] = ["-O2", "-ffunction-sections"];
+
+#[test]
+fn what_takes_plaintext_is_found_by_what_its_callee_says_when_it_panics() {
+    for machine in BOTH {
+        let data = library(machine, SOURCE, &OPTIONS);
+        let elf = Elf::parse(&data).unwrap();
+        let decoder = Decoder::of(elf.machine()).unwrap();
+        let known = elf.find(&["takes", "starts"]);
+        let found = search::find(&elf, &decoder);
+        let at = |method| {
+            let mut all = found.functions.iter().filter(|f| f.method == method);
+            (all.next().map(|f| f.vaddr), all.count())
+        };
+        let takes = (Some(known["takes"].vaddr), 0);
+        assert_eq!(at(Method::BufferPlaintext), takes, "{machine:?}");
+        let starts = (Some(known["starts"].vaddr), 0);
+        assert_eq!(at(Method::StartOutgoingTraffic), starts, "{machine:?}");
+        assert_eq!(at(Method::TakeReceivedPlaintext), (None, 0));
+    }
+}
+
+#[test]
+fn its_plan_is_unproved_and_says_what_is_missing() {
+    let data = library(crate::discovery::elf::Machine::HOST, SOURCE, &OPTIONS);
+    let plan = plan(&Elf::parse(&data).unwrap(), "x").unwrap().unwrap();
+    assert_eq!(plan.version.as_deref(), Some("0.23.5"));
+    assert!(plan.found_by.is_some() && plan.layout.unproved);
+    assert_eq!(plan.layout.encrypter, Some(vec![8]));
+    assert_eq!(plan.layout.sends, Some(vec![32]));
+    let actions: Vec<Action> = plan.probes.iter().map(|probe| probe.action).collect();
+    let write = Action::Rustls(RustlsCall::Write(RustlsBytes::Chunks));
+    assert!(actions.contains(&write) && actions.contains(&Action::Rustls(RustlsCall::Start)));
+    assert!(
+        plan.notes
+            .iter()
+            .any(|note| note.contains("what is received is not seen"))
+    );
+}
+
+#[test]
+fn where_others_send_too_it_is_refused() {
+    let copy =
+        format!("{SOURCE} u64 copy(struct conn *c, u64 *p) {{ return sends(&c->state, p) + 2; }}");
+    let data = library(crate::discovery::elf::Machine::HOST, &copy, &OPTIONS);
+    let refusal = plan(&Elf::parse(&data).unwrap(), "x").unwrap_err();
+    assert!(format!("{refusal:#}").contains("what is sent is not seen"));
+}
