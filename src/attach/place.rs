@@ -57,6 +57,11 @@ impl Place {
         writes: &[(&Probe, u64)],
         events: &[(&Probe, u64)],
     ) -> Result<Vec<Link>> {
+        if writes.is_empty() && events.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Old kernels lack it; said here, it does not look like a refusal of one probe.
+        bpf.program(Kind::RustlsEvent)?;
         // What says that a connection begins must be there before what says that it moves data.
         let mut links = self.link_all(bpf, Kind::RustlsEvent, events)?;
         if bpf.features.sessions {
