@@ -225,7 +225,10 @@ impl Bpf {
             Kind::GoEnter => parts.go_enters,
             Kind::GoReturn => parts.go_returns,
             Kind::RustlsCall | Kind::RustlsEnter | Kind::RustlsReturn | Kind::RustlsEvent => {
-                let rustls = parts.rustls.as_ref().context("rustls needs Linux 5.15 or later")?;
+                let rustls = parts
+                    .rustls
+                    .as_ref()
+                    .context("rustls needs Linux 5.15 or later")?;
                 match kind {
                     Kind::RustlsCall => rustls.call,
                     Kind::RustlsEnter => rustls.enters,

@@ -32,6 +32,10 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
         functions = search::find(elf, &decoder).functions;
     }
     let mut notes = Vec::new();
+    let named: Vec<Dir> = functions
+        .iter()
+        .filter_map(|f| direction(f.method))
+        .collect();
     let app_data = facts::choose_receivers(elf, &decoder, &mut functions);
     let mut ways = Vec::new();
     let starts: Vec<u64> = functions
@@ -66,9 +70,11 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
     let is_seen = |dir| functions.iter().any(|f| direction(f.method) == Some(dir));
     for (dir, what) in [(Dir::Out, "sent"), (Dir::In, "received")] {
         if !is_seen(dir) {
-            notes.push(format!(
-                "what is {what} is not seen: the compiler has put its function into others"
-            ));
+            let reason = match named.contains(&dir) {
+                true => "the compiler has put copies of its function into others",
+                false => "its function was not found",
+            };
+            notes.push(format!("what is {what} is not seen: {reason}"));
         }
     }
     if !is_seen(Dir::Out) && !is_seen(Dir::In) || probes.is_empty() {

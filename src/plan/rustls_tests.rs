@@ -83,7 +83,7 @@ fn its_plan_is_unproved_and_says_what_is_missing() {
     assert!(
         plan.notes
             .iter()
-            .any(|note| note.contains("what is received is not seen"))
+            .any(|note| note.contains("what is received is not seen: its function was not found"))
     );
 }
 
@@ -93,5 +93,5 @@ fn where_others_send_too_it_is_refused() {
         format!("{SOURCE} u64 copy(struct conn *c, u64 *p) {{ return sends(&c->state, p) + 2; }}");
     let data = library(crate::discovery::elf::Machine::HOST, &copy, &OPTIONS);
     let refusal = plan(&Elf::parse(&data).unwrap(), "x").unwrap_err();
-    assert!(format!("{refusal:#}").contains("what is sent is not seen"));
+    assert!(format!("{refusal:#}").contains("what is sent is not seen: the compiler"));
 }
