@@ -187,9 +187,16 @@ static __always_inline bool may_know_more(const struct ts_conn *conn, __u8 dir)
 	return dir == TS_IN && !conn->off[TS_IN] && !conn->has_alpn;
 }
 
+static __always_inline bool is_in_pieces(const struct frame *frame)
+{
+	__u8 kind = count_kind(cookie_count(frame->cookie));
+
+	return kind == TS_CNT_VECTOR || kind == TS_CNT_SHORT_VECTOR;
+}
+
 /* `len` bytes have moved: says who the connection is where that is news, and hands them over. */
 static __always_inline void tell_data(struct ts_conn *conn, struct frame *frame, __u64 len,
-				      const struct ts_layout *layout)
+				      const struct ts_layout *layout, bool in_pieces)
 {
 	__u8 dir = cookie_dir(frame->cookie);
 	__u64 off, ts;
@@ -201,7 +208,11 @@ static __always_inline void tell_data(struct ts_conn *conn, struct frame *frame,
 	/* A request must not be later than its response, which another thread may be waiting for.
 	 */
 	ts = dir == TS_OUT ? frame->entered : bpf_ktime_get_boot_ns();
-	if (advance(conn, dir, len, &off))
+	if (!advance(conn, dir, len, &off))
+		return;
+	if (in_pieces)
+		emit_vector(frame, conn->id, len, off, ts);
+	else
 		emit_data(frame, conn->id, len, off, ts);
 }
 
@@ -237,7 +248,7 @@ static __always_inline void data_returned(struct pt_regs *regs, struct frame *fr
 	if (count_kind(cookie_count(frame->cookie)) == TS_CNT_RETURN_AHEAD)
 		len = gnutls_untold(conn, frame, len, PT_REGS_RC(regs));
 	if (len)
-		tell_data(conn, frame, len, layout);
+		tell_data(conn, frame, len, layout, is_in_pieces(frame));
 	data_moved(conn, layout, frame);
 }
 

@@ -208,12 +208,6 @@ static __always_inline void emit_records(struct chunk_ctx *ctx)
 		put_record(ctx, false);
 }
 
-/* There is no loop for them. */
-static __always_inline void emit_pieces(struct chunk_ctx *ctx)
-{
-	ctx->lost += ctx->rec.call_len;
-}
-
 #else
 
 /* A global function, so that the verifier does not follow its every path again for each way into
@@ -226,53 +220,6 @@ __noinline int emit_record(struct chunk_ctx *ctx)
 static long emit_next_record(__u32 i, void *ctx)
 {
 	return emit_record(ctx) ? 1 : 0;
-}
-
-/* A vector's next piece, {address, length}. False: none of it is of this call. */
-static __always_inline bool next_piece(struct chunk_ctx *ctx)
-{
-	__u64 at = ctx->rec.call_off, left = ctx->rec.call_len - at, piece[2], len;
-
-	/* What cannot be found cannot be read either. */
-	if (!read_user(piece, sizeof(piece), ctx->vector)) {
-		piece[0] = 0;
-		piece[1] = left + ctx->skip;
-	}
-	ctx->vector += sizeof(piece);
-	len = ctx->short_lengths ? (__u32)piece[1] : piece[1];
-	if (len <= ctx->skip) {
-		ctx->skip -= len;
-		return false;
-	}
-	len -= ctx->skip;
-	ctx->buf = piece[0] + ctx->skip - at;
-	ctx->end = at + (len < left ? len : left);
-	ctx->skip = 0;
-	return true;
-}
-
-static long emit_next_piece(__u32 i, void *data)
-{
-	struct chunk_ctx *ctx = data;
-
-	if (ctx->rec.call_off >= ctx->end && !next_piece(ctx))
-		return 0;
-	return emit_record(ctx) ? 1 : 0;
-}
-
-static __always_inline void emit_pieces(struct chunk_ctx *ctx)
-{
-	int i;
-
-	if (has_loop()) {
-		bpf_loop(MAX_PIECES, emit_next_piece, ctx, 0);
-	} else {
-		for (i = 0; i < MAX_RECORDS; i++) {
-			if (emit_next_piece(i, ctx))
-				break;
-		}
-	}
-	ctx->lost += ctx->rec.call_len - ctx->rec.call_off;
 }
 
 static __always_inline void emit_records(struct chunk_ctx *ctx)
@@ -297,56 +244,36 @@ static __always_inline void emit_records(struct chunk_ctx *ctx)
 #endif
 
 /* The stream offset has been advanced by the caller: whatever is lost here is seen as a gap. */
-static __always_inline struct chunk_ctx begin(const struct frame *frame, __u64 conn, __u64 len,
-					      __u64 off, __u64 ts)
+static __always_inline void begin(struct chunk_ctx *ctx, const struct frame *frame, __u64 conn,
+				  __u64 len, __u64 off, __u64 ts)
 {
 	bool in_memory = count_kind(cookie_count(frame->cookie)) != TS_CNT_SENDFILE;
 	__u64 ids = current_ids();
-	struct chunk_ctx ctx = {
-		.rec =
-			{
-				.type = TS_REC_DATA,
-				.target = cookie_target(frame->cookie),
-				.conn = conn,
-				.ts = ts,
-				.off = off,
-				.call_len = len,
-				.goid = frame->goid,
-				.tgid = ids >> 32,
-				.tid = ids,
-				.func = cookie_func(frame->cookie),
-				.dir = cookie_dir(frame->cookie),
-				.flags = in_memory ? 0 : TS_FL_SENDFILE,
-			},
-		.buf = frame->buf,
-		.keep = len,
-		.end = len,
-	};
 
-	if (config.snaplen && len > config.snaplen)
-		ctx.keep = config.snaplen;
-	if (!in_memory)
-		ctx.keep = 0;
-	return ctx;
+	__builtin_memset(ctx, 0, sizeof(*ctx));
+	ctx->rec.type = TS_REC_DATA;
+	ctx->rec.target = cookie_target(frame->cookie);
+	ctx->rec.conn = conn;
+	ctx->rec.ts = ts;
+	ctx->rec.off = off;
+	ctx->rec.call_len = len;
+	ctx->rec.goid = frame->goid;
+	ctx->rec.tgid = ids >> 32;
+	ctx->rec.tid = ids;
+	ctx->rec.func = cookie_func(frame->cookie);
+	ctx->rec.dir = cookie_dir(frame->cookie);
+	ctx->rec.flags = in_memory ? 0 : TS_FL_SENDFILE;
+	ctx->buf = frame->buf;
+	ctx->end = len;
+	ctx->keep = !in_memory ? 0 : config.snaplen && len > config.snaplen ? config.snaplen : len;
 }
 
-static __always_inline void emit_all(struct chunk_ctx *ctx, const struct frame *frame)
+static __always_inline void count_lost(__u64 bytes)
 {
-	__u8 kind = count_kind(cookie_count(frame->cookie));
-
-	if (kind == TS_CNT_VECTOR || kind == TS_CNT_SHORT_VECTOR) {
-		ctx->end = 0;
-		ctx->vector = frame->buf;
-		ctx->skip = frame->out;
-		ctx->short_lengths = kind == TS_CNT_SHORT_VECTOR;
-		emit_pieces(ctx);
-	} else {
-		emit_records(ctx);
-	}
-	if (ctx->lost) {
-		count(TS_CTR_DROPPED_CALLS, 1);
-		count(TS_CTR_DROPPED_BYTES, ctx->lost);
-	}
+	if (!bytes)
+		return;
+	count(TS_CTR_DROPPED_CALLS, 1);
+	count(TS_CTR_DROPPED_BYTES, bytes);
 }
 
 /* The stream offset has been advanced by the caller: whatever is lost here is seen as a gap. */
@@ -358,8 +285,9 @@ __noinline int emit_on_return(__u64 conn, __u64 len, __u64 off, __u64 ts)
 
 	if (!frame || !thread)
 		return 0;
-	thread->chunk = begin(frame, conn, len, off, ts);
-	emit_all(&thread->chunk, frame);
+	begin(&thread->chunk, frame, conn, len, off, ts);
+	emit_records(&thread->chunk);
+	count_lost(thread->chunk.lost);
 	return 0;
 }
 
@@ -368,6 +296,14 @@ static __always_inline int emit_data(const struct frame *frame, __u64 conn, __u6
 {
 	return emit_on_return(conn, len, off, ts);
 }
+
+/* There is no loop over its pieces: all of it is lost. */
+static __always_inline int emit_vector(const struct frame *frame, __u64 conn, __u64 len, __u64 off,
+				       __u64 ts)
+{
+	count_lost(len);
+	return 0;
+}
 #else
 __noinline int emit_data(const struct frame *frame, __u64 conn, __u64 len, __u64 off, __u64 ts)
 {
@@ -375,8 +311,81 @@ __noinline int emit_data(const struct frame *frame, __u64 conn, __u64 len, __u64
 
 	if (!frame)
 		return 0;
-	ctx = begin(frame, conn, len, off, ts);
-	emit_all(&ctx, frame);
+	begin(&ctx, frame, conn, len, off, ts);
+	emit_records(&ctx);
+	count_lost(ctx.lost);
+	return 0;
+}
+
+struct piece_ctx {
+	struct chunk_ctx chunk;
+	__u64 vector;        /* of the pieces that follow */
+	__u64 skip;          /* bytes of them that are not of this call */
+	__u64 short_lengths; /* pieces have lengths of 32 bits */
+};
+
+/* A vector's next piece, {address, length}. False: none of it is of this call. */
+static __always_inline bool next_piece(struct piece_ctx *ctx)
+{
+	__u64 at = ctx->chunk.rec.call_off, left = ctx->chunk.rec.call_len - at, piece[2], len;
+
+	/* What cannot be found cannot be read either. */
+	if (!read_user(piece, sizeof(piece), ctx->vector)) {
+		piece[0] = 0;
+		piece[1] = left + ctx->skip;
+	}
+	ctx->vector += sizeof(piece);
+	len = ctx->short_lengths ? (__u32)piece[1] : piece[1];
+	if (len <= ctx->skip) {
+		ctx->skip -= len;
+		return false;
+	}
+	len -= ctx->skip;
+	ctx->chunk.buf = piece[0] + ctx->skip - at;
+	ctx->chunk.end = at + (len < left ? len : left);
+	ctx->skip = 0;
+	return true;
+}
+
+static long emit_next_piece(__u32 i, void *data)
+{
+	struct piece_ctx *ctx = data;
+
+	if (ctx->chunk.rec.call_off >= ctx->chunk.end && !next_piece(ctx))
+		return 0;
+	return emit_record(&ctx->chunk) ? 1 : 0;
+}
+
+static __always_inline void emit_pieces(struct piece_ctx *ctx)
+{
+	int i;
+
+	if (has_loop()) {
+		bpf_loop(MAX_PIECES, emit_next_piece, ctx, 0);
+	} else {
+		for (i = 0; i < MAX_RECORDS; i++) {
+			if (emit_next_piece(i, ctx))
+				break;
+		}
+	}
+	ctx->chunk.lost += ctx->chunk.rec.call_len - ctx->chunk.rec.call_off;
+}
+
+/* As emit_data(), of a call whose bytes are in pieces. Apart from it, since Go's calls leave no
+ * room on the stack for what pieces need. */
+__noinline int emit_vector(const struct frame *frame, __u64 conn, __u64 len, __u64 off, __u64 ts)
+{
+	struct piece_ctx ctx;
+
+	if (!frame)
+		return 0;
+	begin(&ctx.chunk, frame, conn, len, off, ts);
+	ctx.chunk.end = 0;
+	ctx.vector = frame->buf;
+	ctx.skip = frame->out;
+	ctx.short_lengths = count_kind(cookie_count(frame->cookie)) == TS_CNT_SHORT_VECTOR;
+	emit_pieces(&ctx);
+	count_lost(ctx.chunk.lost);
 	return 0;
 }
 #endif

@@ -372,7 +372,7 @@ static __always_inline void go_tell(struct frame *frame, s64 n, const struct ts_
 	struct ts_conn *conn = go_conn(frame);
 
 	if (conn)
-		tell_data(conn, frame, n, layout);
+		tell_data(conn, frame, n, layout, false);
 }
 
 #ifdef TS_OLD_KERNEL

@@ -177,7 +177,7 @@ static __always_inline struct ts_layout *cookie_layout(__u64 cookie)
 
 /* `len` bytes of what the frame tells of have moved. */
 static __always_inline void rustls_moved(struct frame *frame, const struct ts_layout *layout,
-					 __u64 len)
+					 __u64 len, bool in_pieces)
 {
 	__u64 state = frame->handle;
 	struct ts_conn *conn;
@@ -194,9 +194,9 @@ static __always_inline void rustls_moved(struct frame *frame, const struct ts_la
 		current_thread();
 	}
 	bind_conn(conn, frame, layout);
-	if (frame->in_pieces)
+	if (in_pieces)
 		frame->cookie |= (__u64)TS_CNT_VECTOR << 8;
-	tell_data(conn, frame, len, layout);
+	tell_data(conn, frame, len, layout, in_pieces);
 	data_moved(conn, layout, frame);
 }
 
@@ -256,7 +256,7 @@ static __always_inline int rustls_exit(struct pt_regs *regs, __u64 slot)
 	if (taken > frame->given)
 		is_amiss(layout);
 	else if (taken && layout && !layout->wrong)
-		rustls_moved(frame, layout, taken);
+		rustls_moved(frame, layout, taken, frame->in_pieces);
 	thread->depth = i;
 	if (!i)
 		forget_thread();
@@ -309,7 +309,7 @@ static __always_inline void rustls_reads(struct pt_regs *regs, __u64 cookie,
 	if (!is_read)
 		is_amiss(layout);
 	else if (frame.given)
-		rustls_moved(&frame, layout, frame.given);
+		rustls_moved(&frame, layout, frame.given, false);
 }
 
 SEC("uprobe")

@@ -59,13 +59,10 @@ struct go_walk {
 /* The records of a call. */
 struct chunk_ctx {
 	struct ts_rec_data rec;
-	__u64 buf;    /* where the call's first byte would be */
-	__u64 keep;   /* bytes of the call to be kept */
-	__u64 end;    /* bytes of the call up to where its memory ends that begins with `buf` */
-	__u64 vector; /* of the pieces that follow */
-	__u64 skip;   /* bytes of them that are not of this call */
+	__u64 buf;  /* where the call's first byte would be */
+	__u64 keep; /* bytes of the call to be kept */
+	__u64 end;  /* bytes of the call up to where its memory ends that begins with `buf` */
 	__u64 lost;
-	__u64 short_lengths; /* pieces have lengths of 32 bits */
 };
 
 struct thread {

@@ -271,10 +271,9 @@ const FILES: &[Block] = &[Text(
 
 const LIMITS: &[Block] = &[
     Text(
-        "Seen are libraries with the OpenSSL API whose functions have symbols: OpenSSL, LibreSSL \
-         and BoringSSL, under whatever file name, also inside of an executable. Not seen in this \
-         version: GnuTLS, NSS, rustls, Java, and executables whose symbols are stripped. -D \
-         names them.",
+        "Seen are OpenSSL, LibreSSL, BoringSSL, GnuTLS, NSS, wolfSSL, Mbed TLS, s2n-tls and Go's \
+         crypto/tls, under whatever file name, also inside of an executable; OpenSSL, BoringSSL and \
+         Go also without symbols. Not seen in this version: rustls, Java and Erlang. -D names them.",
     ),
     Text(
         "Bytes that a program passes with SSL_sendfile never are in its memory; they are shown as a \
@@ -287,7 +286,7 @@ const LIMITS: &[Block] = &[
          A larger -B helps, and so does a narrower choice of processes.",
     ),
     Text(
-        "Needs Linux 5.15 or later with BTF (/sys/kernel/btf/vmlinux), on x86-64 or arm64; -V -v tells what of the kernel is used, and what a newer one would give.",
+        "Needs Linux 5.8 or later with BTF (/sys/kernel/btf/vmlinux), on x86-64 or arm64; -V -v tells what of the kernel is used, and what a newer one would give.",
     ),
 ];
 

@@ -7,6 +7,21 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
 use test_tag::tag;
 
+/// Waits until so many threads sleep in a system call that reads.
+fn wait_sleepers(pid: u32, least: usize) {
+    let reads = |task: &std::path::Path| {
+        let text = std::fs::read_to_string(task.join("syscall")).unwrap_or_default();
+        // read, recvfrom and recvmsg: on x86-64, and read and recvfrom on arm64.
+        ["0 ", "45 ", "47 ", "63 ", "207 "]
+            .iter()
+            .any(|number| text.starts_with(number))
+    };
+    lab::wait_until("threads sleep in reads", LIMIT, || {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        tasks.flatten().filter(|task| reads(&task.path())).count() >= least
+    });
+}
+
 /// What `odd waiting` did, and the capture that has begun when all its threads slept.
 fn sniffed_while_waiting(options: &[&str]) -> (Vec<Truth>, Capture) {
     let dir = lab::new_dir();
@@ -14,6 +29,7 @@ fn sniffed_while_waiting(options: &[&str]) -> (Vec<Truth>, Capture) {
     odd.arg("waiting").args(options).env("ODD_GATE", "waiting");
     let mut odd = Running::start(&mut odd, dir.path());
     odd.wait_line(LIMIT, |line| line == "ready");
+    wait_sleepers(odd.pid(), 6);
     let sniff = Sniff::pid(dir.path(), odd.pid());
     odd.go();
     odd.wait_success(LIMIT);
@@ -73,8 +89,7 @@ fn a_request_that_a_python_server_waits_for_is_seen_with_its_address() {
         request
     };
     exchange(10);
-    // It sleeps in its next read by then.
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    wait_sleepers(server.pid(), 1);
     let sniff = Sniff::pid(server.dir.path(), server.pid());
     let sent = [exchange(20), exchange(30)].concat();
     client.kill().unwrap();
@@ -119,7 +134,7 @@ sys.stdin.readline()
     client.args(["-c", script, &server.port.to_string()]);
     let mut client = Running::start(&mut client, server.dir.path());
     client.wait_line(LIMIT, |line| line == "ready");
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    wait_sleepers(server.pid(), 200);
     let sniff = Sniff::pid(server.dir.path(), server.pid());
     client.go();
     client.wait_line(LIMIT, |line| line == "done");

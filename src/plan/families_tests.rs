@@ -1,3 +1,5 @@
+//! Over libraries made from C, of both machines, and those that are installed.
+
 use super::*;
 use crate::discovery::elf::Machine;
 use crate::plan::compiled::{BOTH, library};

@@ -1,3 +1,5 @@
+//! Over a libssl3 made from C, compiled in several ways, and the one that is installed.
+
 use super::*;
 use crate::plan::compiled::library;
 

@@ -4,7 +4,7 @@ use crate::bpf::{Bpf, Hold, Options};
 use crate::child::{Child, Status};
 use crate::config::{Command, Config};
 use crate::discovery::watch::{Watch, Watcher};
-use crate::discovery::{FileId, ProcFs, image, procfs};
+use crate::discovery::{FileId, image, procfs};
 use crate::event::Totals;
 use crate::flow::wait::Waiting;
 use crate::flow::{ConnTable, Facts, clock};
@@ -15,7 +15,7 @@ use crate::run::outputs::Outputs;
 use crate::run::people::{self, People};
 use crate::run::signals::{Request, Signals};
 use crate::run::summary;
-use anyhow::{Context, Error, Result, bail};
+use anyhow::{Context, Error, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
@@ -27,8 +27,6 @@ use std::time::{Duration, Instant};
 
 /// The oldest kernel with `bpf_copy_from_user_dynptr`; session uprobes came with 6.13.
 const OLDEST_KERNEL: (u32, u32) = (5, 8);
-/// `TASK_COMM_LEN`, the final NUL included.
-const COMM_LEN: usize = 16;
 /// Records taken from the ring before anything else gets a look.
 const BATCH: usize = 8192;
 /// While records come, the ring is looked at this often, and nobody has to wake us.
@@ -173,7 +171,7 @@ pub fn capture(config: Config) -> Result<Outcome> {
         by_tgid: is_named,
         follow: config.who.follow,
         uid: config.who.uid,
-        comm: config.who.comm.as_deref().and_then(plain_beginning),
+        comm: config.who.comm.as_deref().and_then(people::plain_beginning),
         cgroup: people::cgroup(&config.who)?.map(|group| (group.id, group.level)),
         pid_namespace: procfs::own_pid_namespace(),
         ring_bytes: config.ring_kib.saturating_mul(1024),
@@ -188,7 +186,7 @@ pub fn capture(config: Config) -> Result<Outcome> {
     let named = match &child {
         Some(child) => Some(BTreeSet::from([child.pid()])),
         None if config.who.pids.is_empty() => None,
-        None => Some(existing(&config.who.pids)?),
+        None => Some(people::existing(&config.who.pids)?),
     };
     let mut people = People::new(bpf, config.who.clone(), named)?;
     people.look_around()?;
@@ -249,34 +247,6 @@ fn watch() -> Option<Watcher> {
             log::warn!("libraries that are loaded from now on are not noticed: {error:#}");
         })
         .ok()
-}
-
-/// What BPF can compare by itself of a pattern for command names: a plain name, or the beginning of
-/// one. Other patterns are matched here, once per process.
-fn plain_beginning(glob: &str) -> Option<Vec<u8>> {
-    let (name, whole) = match glob.strip_suffix('*') {
-        Some(beginning) => (beginning, false),
-        None => (glob, true),
-    };
-    let mut bytes = name.as_bytes().to_vec();
-    if whole {
-        bytes.push(0);
-    }
-    let plain = !name.contains(['*', '?', '[', '\\']);
-    (plain && bytes.len() <= COMM_LEN).then_some(bytes)
-}
-
-fn existing(pids: &[u32]) -> Result<BTreeSet<u32>> {
-    let procfs = ProcFs::default();
-    let (found, missing): (BTreeSet<u32>, BTreeSet<u32>) =
-        pids.iter().partition(|pid| procfs.exists(**pid));
-    for pid in &missing {
-        log::error!("there is no process {pid} (-p)");
-    }
-    if found.is_empty() {
-        bail!("none of the processes given with -p exists; nothing to capture");
-    }
-    Ok(found)
 }
 
 fn spawn(command: &Command) -> Result<Child> {
@@ -615,19 +585,4 @@ fn is_broken_pipe(result: &Result<()>) -> bool {
                 .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
         })
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::plain_beginning;
-
-    #[test]
-    fn plain_names_and_beginnings_are_compared_in_the_kernel() {
-        assert_eq!(plain_beginning("curl"), Some(b"curl\0".to_vec()));
-        assert_eq!(plain_beginning("python*"), Some(b"python".to_vec()));
-        assert_eq!(plain_beginning("*"), Some(Vec::new()));
-        assert_eq!(plain_beginning("p?thon*"), None);
-        assert_eq!(plain_beginning("[a-c]"), None);
-        assert_eq!(plain_beginning("a name of more than 15 bytes"), None);
-    }
 }

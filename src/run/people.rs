@@ -10,7 +10,7 @@ use crate::filter::glob::glob_match;
 use crate::flow::Facts;
 use crate::ring::RawConn;
 use crate::run::unseen;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,41 @@ use std::rc::Rc;
 
 /// Threads of a process whose receives are looked at from the start, at most.
 const MOST_THREADS: usize = 256;
+
+/// `TASK_COMM_LEN`, the final NUL included.
+const COMM_LEN: usize = 16;
+
+/// Those of `-p` that are there; a word on each of the others.
+///
+/// # Errors
+/// None of them is.
+pub fn existing(pids: &[u32]) -> Result<BTreeSet<u32>> {
+    let procfs = ProcFs::default();
+    let (found, missing): (BTreeSet<u32>, BTreeSet<u32>) =
+        pids.iter().partition(|pid| procfs.exists(**pid));
+    for pid in &missing {
+        log::error!("there is no process {pid} (-p)");
+    }
+    if found.is_empty() {
+        bail!("none of the processes given with -p exists; nothing to capture");
+    }
+    Ok(found)
+}
+
+/// What BPF can compare by itself of a pattern for command names: a plain name, or the beginning of
+/// one. Other patterns are matched here, once per process.
+pub fn plain_beginning(glob: &str) -> Option<Vec<u8>> {
+    let (name, whole) = match glob.strip_suffix('*') {
+        Some(beginning) => (beginning, false),
+        None => (glob, true),
+    };
+    let mut bytes = name.as_bytes().to_vec();
+    if whole {
+        bytes.push(0);
+    }
+    let plain = !name.contains(['*', '?', '[', '\\']);
+    (plain && bytes.len() <= COMM_LEN).then_some(bytes)
+}
 
 /// The one of `--cgroup` or `--container`.
 pub fn cgroup(who: &Who) -> Result<Option<Cgroup>> {
@@ -352,5 +387,20 @@ impl Facts for People {
 
     fn offsets(&self, key: &ConnKey, conn: u64) -> Option<[u64; 2]> {
         self.bpf.conn_offsets(key, conn)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plain_beginning;
+
+    #[test]
+    fn plain_names_and_beginnings_are_compared_in_the_kernel() {
+        assert_eq!(plain_beginning("curl"), Some(b"curl\0".to_vec()));
+        assert_eq!(plain_beginning("python*"), Some(b"python".to_vec()));
+        assert_eq!(plain_beginning("*"), Some(Vec::new()));
+        assert_eq!(plain_beginning("p?thon*"), None);
+        assert_eq!(plain_beginning("[a-c]"), None);
+        assert_eq!(plain_beginning("a name of more than 15 bytes"), None);
     }
 }
