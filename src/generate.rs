@@ -271,9 +271,9 @@ const FILES: &[Block] = &[Text(
 
 const LIMITS: &[Block] = &[
     Text(
-        "Seen are OpenSSL, LibreSSL, BoringSSL, GnuTLS, NSS, wolfSSL, Mbed TLS, s2n-tls and Go's \
-         crypto/tls, under whatever file name, also inside of an executable; OpenSSL, BoringSSL and \
-         Go also without symbols. Not seen in this version: rustls, Java and Erlang. -D names them.",
+        "Seen are OpenSSL, LibreSSL, BoringSSL, GnuTLS, NSS, wolfSSL, Mbed TLS, s2n-tls, rustls \
+         and Go's crypto/tls, under whatever file name, also inside of an executable; OpenSSL, BoringSSL, rustls \
+         and Go also without symbols, where their functions can be found. Not seen: Java, Erlang. -D names them.",
     ),
     Text(
         "Bytes that a program passes with SSL_sendfile never are in its memory; they are shown as a \
