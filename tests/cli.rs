@@ -3,6 +3,7 @@
 use nix::pty::openpty;
 use nix::unistd::{Uid, pipe};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Output, Stdio};
@@ -36,7 +37,13 @@ fn run_as_nobody(args: &[&str]) -> Output {
     if Uid::effective().is_root() {
         command.uid(NOBODY).gid(NOBODY);
     }
-    command.output().unwrap()
+    loop {
+        match command.output() {
+            // A child of another test has the copy still open, between its fork and its exec.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {}
+            output => return output.unwrap(),
+        }
+    }
 }
 
 fn assert_usage_error(output: &Output, part: &str) {

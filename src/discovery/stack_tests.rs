@@ -7,7 +7,7 @@ fn memory_is_read_as_it_is_also_across_pages() {
     let bytes: Vec<u8> = (0..3 * PAGE).map(|n| (n / 3) as u8).collect();
     let memory = Memory::open(&ProcFs::default(), std::process::id()).unwrap();
     let start = bytes.as_ptr().addr() as u64;
-    let into_page = start.next_multiple_of(PAGE) - start;
+    let into_page = start.next_multiple_of(PAGE) + PAGE - start;
     for offset in [0, into_page - 8, into_page - 5, into_page - 1, into_page] {
         let at = usize::try_from(offset).unwrap();
         let expected = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
