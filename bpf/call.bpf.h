@@ -44,27 +44,47 @@ static __always_inline bool is_nested(const struct thread *thread, __u64 handle,
 	return false;
 }
 
-/* The call below has handed a TLS record to this call for writing: it is carried by it. */
-static __always_inline void note_tunnel(struct thread *thread, __u64 handle, __u64 buf, __u8 action)
+/* Where among the thread's frames a call begins; negative: it need not be seen. A global function, as
+ * all here that have several ways through them: the verifier goes each way once, and what follows it
+ * checks once, not once for each way. */
+__global int place_call(struct thread *thread, __u64 handle, __u64 sp, __u8 action)
 {
-	__u32 below = thread->depth - 1;
+	if (!thread)
+		return -1;
+	drop_stale(thread, sp);
+	if (is_nested(thread, handle, action))
+		return -1;
+	if (thread->depth < MAX_DEPTH)
+		return thread->depth;
+	count(TS_CTR_MISSED_CALLS, 1);
+	return -1;
+}
+
+/* The call below has handed a TLS record to this call for writing: it is carried by it. */
+__global int note_tunnel(struct thread *thread, __u64 handle, __u64 buf)
+{
 	struct frame *frame;
+	__u32 below;
 	__u8 head[2];
 
-	if (below >= MAX_DEPTH || action != TS_ACT_WRITE)
-		return;
+	if (!thread)
+		return 0;
+	below = thread->depth - 1;
+	if (below >= MAX_DEPTH)
+		return 0;
 	frame = frame_at(thread, below);
 	if (!frame->want_addr || frame->handle == handle)
-		return;
+		return 0;
 	if (!read_user(head, sizeof(head), buf))
-		return;
+		return 0;
 	/* ContentType 20 … 23, legacy_record_version 3.x: RFC 8446, section 5.1 */
 	if (head[0] < 20 || head[0] > 23 || head[1] != 3)
-		return;
+		return 0;
 	frame->addr.transport = TS_TP_TLS;
 	frame->addr.source = TS_SRC_SOCKET;
 	frame->addr.via = handle;
 	frame->want_addr = 0;
+	return 0;
 }
 
 /* What bounds the count, or where it will be stored. All loads first: the verifier refuses one
@@ -107,7 +127,7 @@ static __always_inline int enter_call(struct pt_regs *regs, __u64 cookie, __u64 
 	struct thread *thread;
 	struct ts_conn *conn;
 	struct frame *frame;
-	__u32 depth;
+	int depth;
 
 	barrier_var(buf);
 	if (!handle || !is_traced() || is_muted())
@@ -115,15 +135,11 @@ static __always_inline int enter_call(struct pt_regs *regs, __u64 cookie, __u64 
 	thread = current_thread();
 	if (!thread)
 		return 1;
-	drop_stale(thread, sp);
-	if (is_nested(thread, handle, action))
+	depth = place_call(thread, handle, sp, action);
+	if (depth < 0)
 		return 1;
-	depth = thread->depth;
-	if (depth >= MAX_DEPTH) {
-		count(TS_CTR_MISSED_CALLS, 1);
-		return 1;
-	}
-	note_tunnel(thread, handle, buf, action);
+	if (depth && action == TS_ACT_WRITE)
+		note_tunnel(thread, handle, buf);
 	frame = frame_at(thread, depth);
 	frame->handle = handle;
 	frame->buf = buf;
@@ -164,15 +180,18 @@ static __always_inline __u64 otherwise_moved(const struct frame *frame, s64 wide
 	return 0;
 }
 
-/* Bytes that the call has moved, 0 when it has not. */
-static __always_inline __u64 moved_bytes(struct pt_regs *regs, const struct frame *frame)
+/* Bytes that the call which returns `value` has moved, 0 when it has not. */
+__global __u64 moved_bytes(const struct frame *frame, __u64 value)
 {
-	__u8 where = cookie_count(frame->cookie);
-	int ret = PT_REGS_RC(regs);
+	int ret = value;
+	__u8 where;
 	__u64 n;
 
+	if (!frame)
+		return 0;
+	where = cookie_count(frame->cookie);
 	if (count_kind(where) != TS_CNT_RETURN)
-		return otherwise_moved(frame, PT_REGS_RC(regs));
+		return otherwise_moved(frame, value);
 	if (ret <= 0)
 		return 0;
 	if (where == TS_CNT_RETURN)
@@ -232,7 +251,7 @@ static __always_inline bool is_wrong(const struct frame *frame, __u64 len, struc
 static __always_inline void data_returned(struct pt_regs *regs, struct frame *frame,
 					  struct ts_layout *layout)
 {
-	__u64 len = moved_bytes(regs, frame);
+	__u64 len = moved_bytes(frame, PT_REGS_RC(regs));
 	struct ts_conn *conn;
 
 	if (!len && !frame->addr.transport && !may_have_hello(frame, layout))

@@ -138,15 +138,18 @@ __noinline int expect_record(struct ts_conn *conn, __u64 handle, __u64 len, __u6
 	return 0;
 }
 
-/* Of the connections that a record of this length may be of, the only one; NULL: none, or several,
- * of which none is expected any more. */
-static __always_inline struct expected *pick_expected(struct thread *thread, __u32 record,
-						      bool *is_alone)
-{
-	__u64 now = bpf_ktime_get_boot_ns();
-	struct expected *picked = NULL;
-	__u32 i, fit = 0, waiting = 0;
+/* Behind the number of the connection that was picked, from 1 on: no other is expected. */
+#define PICKED_ALONE (1 << 8)
 
+/* Of the connections that a record of this length may be of, the only one; 0: none, or several, of
+ * which none is expected any more. A global function: the verifier looks at its loops once. */
+__noinline int pick_expected(struct thread *thread, __u32 record)
+{
+	__u32 i, fit = 0, waiting = 0, picked = 0;
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	if (!thread)
+		return 0;
 	for (i = 0; i < MAX_EXPECTED; i++) {
 		struct expected *expected = &thread->expected[i];
 
@@ -160,19 +163,18 @@ static __always_inline struct expected *pick_expected(struct thread *thread, __u
 		if (!record_fits(record, expected->len, expected->version))
 			continue;
 		fit++;
-		picked = expected;
+		picked = i + 1;
 	}
 	thread->expects = waiting > 0;
-	*is_alone = waiting == 1;
 	if (fit <= 1)
-		return picked;
+		return picked | (waiting == 1 ? PICKED_ALONE : 0);
 	for (i = 0; i < MAX_EXPECTED; i++) {
 		struct expected *expected = &thread->expected[i];
 
 		if (record_fits(record, expected->len, expected->version))
 			expected->conn = 0;
 	}
-	return NULL;
+	return 0;
 }
 
 static __always_inline void emit_addr(const struct ts_conn *conn)
@@ -194,18 +196,19 @@ static __always_inline void emit_addr(const struct ts_conn *conn)
 static __always_inline void record_is_sent(struct thread *thread, struct sock *sk, __u32 record)
 {
 	struct ts_addr addr = {.source = TS_SRC_RECORD};
+	int picked = pick_expected(thread, record);
+	__u32 i = (picked & (PICKED_ALONE - 1)) - 1;
 	struct expected *expected;
 	struct ts_conn_key key;
 	struct ts_conn *conn;
-	bool is_alone;
 
-	expected = pick_expected(thread, record, &is_alone);
-	if (!expected)
+	if (i >= MAX_EXPECTED)
 		return;
+	expected = &thread->expected[i];
 	key = conn_key(expected->handle);
 	conn = bpf_map_lookup_elem(&conns, &key);
 	if (conn && conn->id == expected->conn && !conn->addr.transport && sock_addr(sk, &addr) &&
-	    believe(conn, sock_inode(sk), expected->len, is_alone)) {
+	    believe(conn, sock_inode(sk), expected->len, picked & PICKED_ALONE)) {
 		forget_hello(conn);
 		conn->addr = addr;
 		emit_addr(conn);

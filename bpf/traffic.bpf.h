@@ -76,13 +76,15 @@ struct user_message {
 };
 
 /* The first bytes of what the system call that the thread is in has been given. */
-static __always_inline bool first_part(struct user_part *part)
+__noinline int first_part(struct user_part *part)
 {
 	struct user_message message = {};
 	struct pt_regs *regs;
 	__u64 nr, buf, len;
 	__u32 i;
 
+	if (!part)
+		return false;
 	/* Since Linux 5.15. */
 	if (!bpf_core_enum_value_exists(enum bpf_func_id___known, BPF_FUNC_task_pt_regs___known))
 		return false;
