@@ -44,9 +44,9 @@ static __always_inline bool is_nested(const struct thread *thread, __u64 handle,
 	return false;
 }
 
-/* Where among the thread's frames a call begins; negative: it need not be seen. A global function, as
- * all here that have several ways through them: the verifier goes each way once, and what follows it
- * checks once, not once for each way. */
+/* Where among the thread's frames a call begins; negative: it need not be seen. A global function,
+ * as all here that have several ways through them: the verifier goes each way once, and what
+ * follows it checks once, not once for each way. */
 __global int place_call(struct thread *thread, __u64 handle, __u64 sp, __u8 action)
 {
 	if (!thread)

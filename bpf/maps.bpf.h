@@ -259,8 +259,8 @@ static __always_inline void count(__u32 counter, __u64 n)
 		__sync_fetch_and_add(value, n);
 }
 
-/* Since Linux 5.11 fields of a task can be loaded; before that, each takes a helper. A function of its
- * own, since the verifier searches all of the kernel's types by name for each such load that it
+/* Since Linux 5.11 fields of a task can be loaded; before that, each takes a helper. A function of
+ * its own, since the verifier searches all of the kernel's types by name for each such load that it
  * meets (btf_nested_type_is_trusted(), 0.3 ms and more), and it meets every one many times. */
 __noinline __u32 current_exec_id(void)
 {

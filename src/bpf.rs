@@ -4,22 +4,26 @@
 mod copies;
 mod features;
 mod object;
+mod options;
+mod probes;
+mod program;
 mod syscall;
 mod waiting;
 
 pub use features::Features;
-pub use syscall::Place;
+pub use options::{Hold, Options};
+pub use probes::{Kind, ProgramSize};
 
 use copies::Copies;
 use object::Parts;
+use syscall::UprobeEvents;
 
 use crate::plan::{BioLayout, Deferred, Layout, LoadChain};
 use anyhow::{Context, Result};
 use libbpf_rs::{Link, MapCore, MapFlags, ProgramMut};
 use std::mem::offset_of;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
 
 pub use object::usual::types;
 
@@ -41,51 +45,6 @@ const _: () = {
     assert!(size_of::<types::ts_sleeper>() == 176);
 };
 
-/// Which threads that have just mapped libraries wait until those are attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Hold {
-    /// Those of each process looked at, for a second at most; on an idle machine it takes some
-    /// milliseconds.
-    #[default]
-    Always,
-    /// Those with a file among their code that has not been noticed before: a pause per file for
-    /// the whole machine, and a short one.
-    NewFiles,
-}
-
-impl Hold {
-    fn most(self) -> Duration {
-        match self {
-            Hold::Always => Duration::from_secs(1),
-            Hold::NewFiles => Duration::from_millis(200),
-        }
-    }
-}
-
-/// What BPF is told before it is loaded.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// Bytes kept of a call, 0 for all.
-    pub snaplen: u32,
-    /// Only processes given to [`Bpf::trace`].
-    pub by_tgid: bool,
-    /// And their children.
-    pub follow: bool,
-    pub uid: Option<u32>,
-    /// Beginning of the command's name, up to 16 bytes; with a final NUL it is the whole name.
-    pub comm: Option<Vec<u8>>,
-    /// A cgroup's id, and how deep below the root it lies.
-    pub cgroup: Option<(u64, u32)>,
-    /// Inode of our pid namespace when it is not the machine's own: processes have their numbers
-    /// there, and those outside of it are not looked at.
-    pub pid_namespace: Option<u32>,
-    /// A power of two, at least a page.
-    pub ring_bytes: u32,
-    /// Which threads wait for the probes of libraries that they have just mapped, and how long at
-    /// most.
-    pub hold: Hold,
-}
-
 /// Losses that BPF has counted, over all processors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -99,16 +58,6 @@ pub struct Counters {
     pub wrong_calls: u64,
 }
 
-/// How large a program is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProgramSize {
-    pub name: String,
-    /// In instructions, functions that it calls included.
-    pub length: u64,
-    /// How many the verifier has walked, over all paths.
-    pub verified: u64,
-}
-
 /// The loaded object.
 pub struct Bpf {
     parts: Parts,
@@ -118,30 +67,8 @@ pub struct Bpf {
     /// Of what belongs to no target.
     links: Vec<Link>,
     copies: Copies,
-}
-
-/// What a probe is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// A call whose return matters, as a session.
-    Call,
-    /// The two ends of such a call where there are no sessions.
-    Enter,
-    Return,
-    /// A call without.
-    Event,
-    /// The beginning and the return of a Go function.
-    GoEnter,
-    GoReturn,
-    /// A write to rustls as a session, its two ends, and all else in rustls.
-    RustlsCall,
-    RustlsEnter,
-    RustlsReturn,
-    RustlsEvent,
-    /// To hold a thread that has just mapped libraries.
-    Hold,
-    /// Where a call returns to that had begun before.
-    Waited,
+    /// Asked for at the first probe that needs them.
+    events: Option<UprobeEvents>,
 }
 
 impl std::fmt::Debug for Bpf {
@@ -161,13 +88,14 @@ impl Bpf {
             log::debug!("{what}: {how}");
         }
         let mut config = types::ts_config::default();
-        configure(&mut config, options, features)?;
+        options::configure(&mut config, options, features)?;
         let mut bpf = Bpf {
             parts: Parts::load(features, options.ring_bytes, &config)?,
             features,
             sees_sockets: false,
             links: Vec::new(),
             copies: Copies::default(),
+            events: None,
         };
         bpf.attach_tracepoints(options)?;
         Ok(bpf)
@@ -213,58 +141,6 @@ impl Bpf {
             attach(program, "sched_process_exit")?;
         }
         Ok(())
-    }
-
-    pub fn program(&self, kind: Kind) -> Result<&'static ProgramMut<'static>> {
-        let parts = &self.parts;
-        Ok(match kind {
-            Kind::Call => parts.tls_call.context("a kernel without sessions")?,
-            Kind::Enter => parts.tls_enters,
-            Kind::Return => parts.tls_returns,
-            Kind::Event => parts.tls_event,
-            Kind::GoEnter => parts.go_enters,
-            Kind::GoReturn => parts.go_returns,
-            Kind::RustlsCall | Kind::RustlsEnter | Kind::RustlsReturn | Kind::RustlsEvent => {
-                let rustls = parts
-                    .rustls
-                    .as_ref()
-                    .context("rustls needs Linux 5.15 or later")?;
-                match kind {
-                    Kind::RustlsCall => rustls.call,
-                    Kind::RustlsEnter => rustls.enters,
-                    Kind::RustlsReturn => rustls.returns,
-                    _ => rustls.event,
-                }
-            }
-            Kind::Hold => parts.libraries_mapped,
-            Kind::Waited => parts.waited_returns.context(waiting::TOO_OLD)?,
-        })
-    }
-
-    /// Puts a probe with a cookie in place where the kernel has none for it.
-    ///
-    /// # Errors
-    /// The kernel refuses it.
-    pub fn attach_copy(&mut self, kind: Kind, cookie: u64, place: &Place) -> Result<OwnedFd> {
-        let program = self.program(kind)?;
-        self.copies.attach(kind, program, cookie, place)
-    }
-
-    /// Of the programs that this kernel uses.
-    pub fn program_sizes(&self) -> Vec<ProgramSize> {
-        let size = |program: &&ProgramMut<'_>| {
-            let path = format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd());
-            let info = std::fs::read_to_string(path).ok()?;
-            let verified = info
-                .lines()
-                .find_map(|line| line.strip_prefix("verified_insns:"))?;
-            Some(ProgramSize {
-                name: program.name().to_string_lossy().into_owned(),
-                length: program.insn_cnt() as u64,
-                verified: verified.trim().parse().ok()?,
-            })
-        };
-        self.parts.programs.iter().filter_map(size).collect()
     }
 
     pub fn ring(&self) -> &dyn MapCore {
@@ -496,30 +372,6 @@ fn thread_fd(tid: u32) -> Result<OwnedFd> {
     open(libc::PIDFD_THREAD)
         .or_else(|| open(0))
         .with_context(|| format!("open a pidfd: {}", std::io::Error::last_os_error()))
-}
-
-fn configure(config: &mut types::ts_config, options: &Options, features: Features) -> Result<()> {
-    let ring = u64::from(options.ring_bytes);
-    let name = options.comm.as_deref().unwrap_or_default();
-    config.self_tgid = std::process::id();
-    config.snaplen = options.snaplen;
-    config.by_tgid = options.by_tgid.into();
-    config.follow = options.follow.into();
-    config.by_uid = options.uid.is_some().into();
-    config.uid = options.uid.unwrap_or_default();
-    for (to, from) in config.comm.iter_mut().zip(name) {
-        *to = from.cast_signed();
-    }
-    config.comm_len = u32::try_from(name.len()).context("length of the command's name")?;
-    (config.cgroup, config.cgroup_level) = options.cgroup.unwrap_or_default();
-    config.pid_namespace = options.pid_namespace.unwrap_or_default();
-    config.hold_all = (options.hold == Hold::Always).into();
-    config.hold_ns = u64::try_from(options.hold.most().as_nanos()).unwrap_or(u64::MAX);
-    config.wakeup_at = ring / 16;
-    config.large_call = ring / 2;
-    config.can_sleep = features.sleepable.into();
-    config.exact_records = features.exact_records.into();
-    Ok(())
 }
 
 fn go_defer(known: Option<Deferred>) -> types::ts_go_defer {

@@ -83,7 +83,7 @@ fn bpf_programs_keep_to_their_budget() {
     })
     .unwrap();
     let mut costs = Costs::new();
-    for program in bpf.program_sizes() {
+    for program in bpf.program_sizes().unwrap() {
         costs.insert(format!("bpf length {}", program.name), program.length);
         costs.insert(format!("bpf verified {}", program.name), program.verified);
     }

@@ -1,21 +1,16 @@
 //! Links a plan's probes to the programs they run.
 
-use crate::bpf::{self, Bpf, Kind, types};
+use crate::bpf::{Bpf, Kind, types};
 use crate::event::{Dir, Role};
 use crate::plan::{
     Action, Count, GoAt, GoCall, Plan, Probe, RustlsBytes, RustlsCall, Site, SiteCost,
 };
 use anyhow::{Context, Result, bail};
-use libbpf_rs::{UprobeMultiOpts, UprobeOpts};
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
 /// Probes in place; dropping it takes them out.
-#[derive(Debug)]
-pub(super) enum Link {
-    Bpf { _link: libbpf_rs::Link },
-    Event { _event: OwnedFd },
-}
+pub(super) type Link = OwnedFd;
 
 /// An open file and the process that its breakpoints are for (0: all).
 pub(super) struct Place {
@@ -61,7 +56,7 @@ impl Place {
             return Ok(Vec::new());
         }
         // Old kernels lack it; said here, it does not look like a refusal of one probe.
-        bpf.program(Kind::RustlsEvent)?;
+        bpf.has_program(Kind::RustlsEvent)?;
         // What says that a connection begins must be there before what says that it moves data.
         let mut links = self.link_all(bpf, Kind::RustlsEvent, events)?;
         if bpf.features.sessions {
@@ -147,54 +142,9 @@ impl Place {
     /// `sites`: where in the file, and the cookie there.
     pub fn link(&self, bpf: &mut Bpf, kind: Kind, sites: &[(u64, u64)]) -> Result<Vec<Link>> {
         const REFUSED: &str = "the kernel refused the probes (is another tracer attached there?)";
-        let returns = matches!(kind, Kind::Return | Kind::RustlsReturn);
-        if !bpf.features.cookies {
-            let links = sites.iter().map(|(offset, cookie)| {
-                let place = bpf::Place {
-                    path: CString::new(self.path.as_bytes())?,
-                    offset: *offset,
-                    returns,
-                    pid: self.pid,
-                };
-                let event = bpf.attach_copy(kind, *cookie, &place)?;
-                Ok(Link::Event { _event: event })
-            });
-            return links.collect::<Result<_>>().context(REFUSED);
-        }
-        let program = bpf.program(kind)?;
-        let offsets: Result<Vec<usize>, _> = sites
-            .iter()
-            .map(|(offset, _)| usize::try_from(*offset))
-            .collect();
-        let offsets = offsets.context("probe beyond the address space")?;
-        // libbpf: -1 is every process, 0 would be ourselves.
-        let pid = match self.pid {
-            0 => -1,
-            pid => i32::try_from(pid).context("pid out of range")?,
-        };
-        if bpf.features.multi {
-            let options = UprobeMultiOpts {
-                offsets,
-                cookies: sites.iter().map(|(_, cookie)| *cookie).collect(),
-                session: matches!(kind, Kind::Call | Kind::RustlsCall),
-                retprobe: returns,
-                ..Default::default()
-            };
-            let link = program.attach_uprobe_multi_with_opts(pid, &self.path, "", options);
-            return link
-                .map(|link| vec![Link::Bpf { _link: link }])
-                .context(REFUSED);
-        }
-        let links = offsets.into_iter().zip(sites).map(|(offset, (_, cookie))| {
-            let options = UprobeOpts {
-                cookie: *cookie,
-                retprobe: returns,
-                ..Default::default()
-            };
-            let link = program.attach_uprobe_with_opts(pid, &self.path, offset, options)?;
-            Ok(Link::Bpf { _link: link })
-        });
-        links.collect::<Result<_>>().context(REFUSED)
+        let path = CString::new(self.path.as_bytes())?;
+        let links = bpf.link(kind, &path, self.pid, sites);
+        links.context(REFUSED)
     }
 }
 

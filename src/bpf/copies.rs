@@ -1,12 +1,12 @@
 //! Copies of a program, each with a cookie in its instructions: for kernels whose probes carry none.
 
 use super::Kind;
-use super::syscall::{Place, UprobeEvents, load_probe};
+use super::program::Program;
+use super::syscall::{Code, Place, UprobeEvents, load_probe};
 use anyhow::{Context, Result};
-use libbpf_rs::{ProgramMut, libbpf_sys};
+use libbpf_rs::libbpf_sys;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// `TS_COOKIE_PLACE` in bpf/abi.h.
@@ -18,7 +18,6 @@ const LOAD_64_BITS: u8 = 0x18;
 #[derive(Debug, Default)]
 pub struct Copies {
     loaded: HashMap<(Kind, u64), OwnedFd>,
-    events: Option<UprobeEvents>,
 }
 
 impl Copies {
@@ -29,14 +28,11 @@ impl Copies {
     pub fn attach(
         &mut self,
         kind: Kind,
-        program: &ProgramMut<'_>,
+        program: &Program,
         cookie: u64,
         place: &Place,
+        events: UprobeEvents,
     ) -> Result<OwnedFd> {
-        let events = match self.events {
-            Some(events) => events,
-            None => *self.events.insert(UprobeEvents::of_kernel()?),
-        };
         let copy = match self.loaded.entry((kind, cookie)) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(load(program, cookie)?),
@@ -45,13 +41,16 @@ impl Copies {
     }
 }
 
-fn load(program: &ProgramMut<'_>, cookie: u64) -> Result<OwnedFd> {
-    let name = program.name().to_string_lossy();
-    let mut instructions = program.insns().to_vec();
-    write_cookie(&mut instructions, cookie);
-    let c_name = CString::new(name.as_bytes()).context("name of a BPF program")?;
-    load_probe(&c_name, &instructions, 0)
-        .with_context(|| format!("load {name} for the probes with the cookie {cookie:#x}"))
+fn load(program: &Program, cookie: u64) -> Result<OwnedFd> {
+    let mut code = Code {
+        instructions: program.code.instructions.clone(),
+        ..Default::default()
+    };
+    write_cookie(&mut code.instructions, cookie);
+    load_probe(&program.name, &code).with_context(|| {
+        let name = program.name.to_string_lossy();
+        format!("load {name} for the probes with the cookie {cookie:#x}")
+    })
 }
 
 fn write_cookie(instructions: &mut [libbpf_sys::bpf_insn], cookie: u64) {

@@ -1,9 +1,10 @@
 //! The two objects, for the kernels of today and for old ones: what they have in common.
 
-use super::{Features, Plain, bytes_of, from_bytes};
+use super::program::{self, Program};
+use super::{Features, Plain, bytes_of, from_bytes, syscall};
 use anyhow::{Context, Result};
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{MapMut, OpenProgramMut, ProgramAttachType, ProgramMut, libbpf_sys};
+use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
+use libbpf_rs::{MapMut, OpenObject, ProgramMut};
 use std::mem::{MaybeUninit, offset_of};
 
 macro_rules! skeleton {
@@ -41,7 +42,7 @@ const FIXED_CONNS: u32 = 65536;
 const FIXED_PROCESSES: u32 = 16384;
 
 pub type Map = &'static MapMut<'static>;
-type Program = &'static ProgramMut<'static>;
+type Traced = &'static ProgramMut<'static>;
 
 /// What user space needs of a loaded object. It lives until the process ends: there is one in a run,
 /// and leaking it spares a self-reference.
@@ -55,38 +56,20 @@ pub struct Parts {
     pub counters: Map,
     /// Not for old kernels.
     pub threads: Option<Map>,
-    pub flags: Option<Flags>,
-    /// All of them, also those that this kernel does without.
-    pub programs: Vec<Program>,
-    pub sock_send_length: Program,
-    pub sock_recv_length: Program,
-    pub socket_sends: Program,
-    pub socket_receives: Program,
-    pub process_forked: Program,
-    pub process_executes: Program,
-    /// Only for old kernels.
-    pub thread_exits: Option<Program>,
-    /// Not for old kernels.
-    pub tls_call: Option<Program>,
-    pub sleepers: Option<Program>,
-    pub waited_returns: Option<Program>,
     pub waits: Option<Map>,
-    pub tls_enters: Program,
-    pub tls_returns: Program,
-    pub tls_event: Program,
-    pub go_enters: Program,
-    pub go_returns: Program,
-    pub libraries_mapped: Program,
+    pub flags: Option<Flags>,
+    /// All that this kernel uses.
+    pub programs: &'static [Program],
+    pub sock_send_length: Traced,
+    pub sock_recv_length: Traced,
+    pub socket_sends: Traced,
+    pub socket_receives: Traced,
+    pub process_forked: Traced,
+    pub process_executes: Traced,
+    /// Only for old kernels.
+    pub thread_exits: Option<Traced>,
     /// Not for old kernels.
-    pub rustls: Option<Rustls>,
-}
-
-/// Its programs.
-pub struct Rustls {
-    pub call: Program,
-    pub enters: Program,
-    pub returns: Program,
-    pub event: Program,
+    pub sleepers: Option<Traced>,
 }
 
 /// What user space writes while BPF programs read it.
@@ -98,12 +81,47 @@ pub struct Flags {
     pub hellos_until: &'static mut u64,
 }
 
-/// Opens, configures and loads one of them, and takes it apart. `$more` are the programs that only
-/// it has; then come those
-/// for rustls: a session, its ends, and what is neither.
+/// What nearly every target needs.
+const MOST_USED: [&str; 4] = ["tls_call", "tls_enters", "tls_returns", "tls_event"];
+
+/// Whether this kernel needs the program.
+fn is_used(name: &str, features: Features) -> bool {
+    match name {
+        "tls_call" | "rustls_write" => features.sessions,
+        "tls_enters" | "tls_returns" | "rustls_write_enters" | "rustls_write_returns" => {
+            !features.sessions
+        }
+        "sock_send_length" | "sock_recv_length" => features.socket_tracepoints,
+        "socket_sends" | "socket_receives" => !features.socket_tracepoints,
+        _ => true,
+    }
+}
+
+/// Makes the maps, and adapts the programs to them and to the kernel. Those of probes are left to be
+/// loaded when they are needed.
+fn prepare(object: &mut OpenObject, features: Features) -> Result<&'static [Program]> {
+    for mut program in object.progs_mut() {
+        let wanted = is_used(&program.name().to_string_lossy(), features);
+        program.set_autoload(wanted);
+    }
+    syscall::prepare(object).context("make the BPF maps")?;
+    let types = syscall::types_of(object);
+    let mut programs = Vec::new();
+    for mut program in object.progs_mut().filter(|program| program.autoload()) {
+        let known = Program::of(&program, types.clone(), features);
+        program.set_autoload(!known.is_of_probe);
+        programs.push(known);
+    }
+    let programs = Box::leak(programs.into_boxed_slice());
+    if features.cookies {
+        program::load_meanwhile(programs, &MOST_USED);
+    }
+    Ok(programs)
+}
+
+/// Opens, configures and loads one of them, and takes it apart.
 macro_rules! load {
-    ($skeleton:ident, $features:expr, $ring_bytes:expr, $config:expr, [$($more:ident),+],
-        [$($whole:ident),*], [$($end:ident),*], [$($event:ident),*]) => {{
+    ($skeleton:ident, $features:expr, $ring_bytes:expr, $config:expr) => {{
         let features: Features = $features;
         let storage = Box::leak(Box::new(MaybeUninit::uninit()));
         let mut open = $skeleton::TlssniffSkelBuilder::default()
@@ -128,37 +146,12 @@ macro_rules! load {
             .as_mut()
             .context("find the BPF configuration")?
             .config = from_bytes(bytes_of($config)).context("hand over the configuration")?;
-        let progs = &mut open.progs;
-        for (program, wanted) in [
-            (&mut progs.tls_enters, !features.sessions),
-            (&mut progs.tls_returns, !features.sessions),
-            (&mut progs.sock_send_length, features.socket_tracepoints),
-            (&mut progs.sock_recv_length, features.socket_tracepoints),
-            (&mut progs.socket_sends, !features.socket_tracepoints),
-            (&mut progs.socket_receives, !features.socket_tracepoints),
-        ] {
-            program.set_autoload(wanted);
-        }
-        $(progs.$more.set_autoload(features.sessions || !features.cookies);)+
-        $(progs.$whole.set_autoload(features.sessions);)*
-        $(progs.$end.set_autoload(!features.sessions);)*
-        for program in [
-            &mut progs.tls_enters,
-            &mut progs.tls_returns,
-            &mut progs.tls_event,
-            &mut progs.go_enters,
-            &mut progs.go_returns,
-            $(&mut progs.$end,)*
-            $(&mut progs.$event,)*
-            &mut progs.libraries_mapped,
-        ] {
-            prepare(program, features);
-        }
-        load!(@prepare $skeleton, progs, features);
+        let programs = prepare(open.open_object_mut(), features)?;
         let skel = open
             .load()
             .context("load the BPF programs (tlssniff --debug shows the kernel's own words)")?;
         let skel = Box::leak(Box::new(skel));
+        program::are_loaded(programs, skel.object());
         let (maps, progs) = (&mut skel.maps, &skel.progs);
         Parts {
             ring: &maps.ring,
@@ -169,6 +162,7 @@ macro_rules! load {
             released: &maps.released,
             counters: &maps.counters,
             threads: load!(@threads $skeleton, maps),
+            waits: load!(@waits $skeleton, maps),
             flags: maps.bss_data.as_deref_mut().map(|bss| Flags {
                 reader_sleeps: &mut bss.reader_sleeps,
                 mutes_somebody: &mut bss.mutes_somebody,
@@ -176,87 +170,32 @@ macro_rules! load {
                 starting_tgid: &mut bss.starting_tgid,
                 hellos_until: &mut bss.hellos_until,
             }),
-            programs: vec![
-                $(&progs.$more,)+
-                $(&progs.$whole,)*
-                $(&progs.$end,)*
-                $(&progs.$event,)*
-                &progs.sock_send_length,
-                &progs.sock_recv_length,
-                &progs.socket_sends,
-                &progs.socket_receives,
-                &progs.process_forked,
-                &progs.process_executes,
-                &progs.tls_enters,
-                &progs.tls_returns,
-                &progs.tls_event,
-                &progs.go_enters,
-                &progs.go_returns,
-                &progs.libraries_mapped,
-            ],
+            programs,
             sock_send_length: &progs.sock_send_length,
             sock_recv_length: &progs.sock_recv_length,
             socket_sends: &progs.socket_sends,
             socket_receives: &progs.socket_receives,
             process_forked: &progs.process_forked,
             process_executes: &progs.process_executes,
-            tls_enters: &progs.tls_enters,
-            tls_returns: &progs.tls_returns,
-            tls_event: &progs.tls_event,
-            go_enters: &progs.go_enters,
-            go_returns: &progs.go_returns,
-            libraries_mapped: &progs.libraries_mapped,
-            rustls: load!(@rustls $skeleton, progs),
             thread_exits: load!(@thread_exits $skeleton, progs),
-            tls_call: load!(@tls_call $skeleton, progs),
             sleepers: load!(@sleepers $skeleton, progs),
-            waited_returns: load!(@waited_returns $skeleton, progs),
-            waits: load!(@waits $skeleton, maps),
         }
     }};
     (@thread_exits old, $progs:ident) => {
         Some(&$progs.thread_exits)
     };
-    (@tls_call usual, $progs:ident) => {
-        Some(&$progs.tls_call)
-    };
-    (@rustls usual, $progs:ident) => {
-        Some(Rustls {
-            call: &$progs.rustls_write,
-            enters: &$progs.rustls_write_enters,
-            returns: &$progs.rustls_write_returns,
-            event: &$progs.rustls_event,
-        })
-    };
     (@sleepers usual, $progs:ident) => {
         Some(&$progs.sleepers)
     };
-    (@waited_returns usual, $progs:ident) => {
-        Some(&$progs.waited_returns)
+    (@threads usual, $maps:ident) => {
+        Some(&$maps.threads)
     };
     (@waits usual, $maps:ident) => {
         Some(&$maps.waits)
     };
-    (@prepare usual, $progs:ident, $features:ident) => {
-        prepare(&mut $progs.waited_returns, $features)
-    };
-    (@prepare old, $progs:ident, $features:ident) => {};
-    (@threads usual, $maps:ident) => {
-        Some(&$maps.threads)
-    };
-    (@$program:ident $skeleton:ident, $progs:ident) => {
+    (@$part:ident $skeleton:ident, $of:ident) => {
         None
     };
-}
-
-/// Says of a program for uprobes how this kernel can run it.
-fn prepare(program: &mut OpenProgramMut<'_>, features: Features) {
-    if features.sleepable {
-        program.set_flags(libbpf_sys::BPF_F_SLEEPABLE);
-    }
-    if features.multi {
-        program.set_attach_type(ProgramAttachType::TraceUprobeMulti);
-    }
 }
 
 impl Parts {
@@ -266,27 +205,15 @@ impl Parts {
     /// The kernel refuses it.
     pub fn load(features: Features, ring_bytes: u32, config: &types::ts_config) -> Result<Parts> {
         if features.cookies {
-            Ok(load!(
-                usual,
-                features,
-                ring_bytes,
-                config,
-                [tls_call],
-                [rustls_write],
-                [rustls_write_enters, rustls_write_returns],
-                [rustls_event]
-            ))
+            Ok(load!(usual, features, ring_bytes, config))
         } else {
-            Ok(load!(
-                old,
-                features,
-                ring_bytes,
-                config,
-                [thread_exits, tls_finishes, go_finishes],
-                [],
-                [],
-                []
-            ))
+            Ok(load!(old, features, ring_bytes, config))
         }
+    }
+
+    /// If it is in the object, and this kernel uses it.
+    pub fn program(&self, name: &str) -> Option<&'static Program> {
+        let mut programs = self.programs.iter();
+        programs.find(|program| program.name.as_bytes() == name.as_bytes())
     }
 }

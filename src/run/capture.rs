@@ -190,6 +190,7 @@ pub fn capture(config: Config) -> Result<Outcome> {
     };
     let mut people = People::new(bpf, config.who.clone(), named)?;
     people.look_around()?;
+    people.bpf.check()?;
     people.look_at_waiting();
     people.foresee_system(child.as_ref().map(Child::pid));
     if let (Some(child), Some(command)) = (&child, &config.command) {

@@ -84,7 +84,7 @@ pub fn counts(totals: &Totals, counters: Option<&Counters>) -> String {
     if let Some(counters) = counters {
         if counters.missed_calls > 0 {
             lines.push(format!(
-                "{} missed as a whole",
+                "{} missed as a whole (too many connections at a time, or too deep in one another)",
                 events(counters.missed_calls)
             ));
         }
