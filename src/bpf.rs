@@ -62,8 +62,8 @@ pub struct Counters {
 pub struct Bpf {
     parts: Parts,
     pub features: Features,
-    /// Whether sockets used inside TLS calls are seen.
-    pub sees_sockets: bool,
+    /// Whether sockets used inside TLS calls are looked at.
+    sees_sockets: bool,
     /// Of what belongs to no target.
     links: Vec<Link>,
     copies: Copies,
@@ -101,7 +101,12 @@ impl Bpf {
         Ok(bpf)
     }
 
-    fn attach_tracepoints(&mut self, options: &Options) -> Result<()> {
+    /// Has BPF look at the sockets that are used inside TLS calls, from the first probe on whose calls
+    /// learn their address so: it slows each send and receive of the machine by some 50 ns.
+    fn see_sockets(&mut self) {
+        if std::mem::replace(&mut self.sees_sockets, true) {
+            return;
+        }
         let parts = &self.parts;
         let sockets = if self.features.socket_tracepoints {
             parts.sock_send_length.attach_trace().and_then(|sends| {
@@ -119,7 +124,6 @@ impl Bpf {
                 Ok([sends, receives])
             })
         };
-        self.sees_sockets = sockets.is_ok();
         match sockets {
             Ok(links) => self.links.extend(links),
             Err(error) => log::warn!(
@@ -127,6 +131,10 @@ impl Bpf {
                  show what sockets are used: {error:#}"
             ),
         }
+    }
+
+    fn attach_tracepoints(&mut self, options: &Options) -> Result<()> {
+        let parts = &self.parts;
         let mut attach = |program: &ProgramMut<'_>, what| -> Result<()> {
             let link = program.attach_trace();
             self.links

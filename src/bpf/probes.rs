@@ -44,6 +44,11 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether addresses come from the sockets that its calls use. Go's come from its structures.
+    fn uses_sockets(self) -> bool {
+        !matches!(self, Kind::GoEnter | Kind::GoReturn | Kind::Hold)
+    }
+
     fn end(self) -> End {
         match self {
             Kind::Call | Kind::RustlsCall => End::Both,
@@ -107,6 +112,9 @@ impl Bpf {
         sites: &[(u64, u64)],
     ) -> Result<Vec<OwnedFd>> {
         let program = self.program(kind)?;
+        if kind.uses_sockets() {
+            self.see_sockets();
+        }
         if self.features.multi {
             let fd = program.fd()?;
             return Ok(vec![link_probes(fd, path, pid, kind.end(), sites)?]);
