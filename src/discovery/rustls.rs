@@ -181,9 +181,9 @@ pub fn version(elf: &Elf<'_>) -> Option<String> {
         let end = text.iter().position(|b| *b == b'/')?;
         let version = text.get(..end)?;
         let is_plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'+');
-        version
-            .iter()
-            .all(is_plain)
+        // What merely looks for rustls, as this program does, has that text without a number.
+        let is_number = version.get(2)?.is_ascii_digit();
+        (is_number && version.iter().all(is_plain))
             .then(|| String::from_utf8_lossy(version).into_owned())
     };
     [Loads::Constants, Loads::Code]
