@@ -191,6 +191,11 @@ impl<'a> Elf<'a> {
         }
     }
 
+    /// Whether functions that are used within the file only have names too.
+    pub fn names_own_functions(&self) -> bool {
+        self.symtab.is_some()
+    }
+
     /// A program (with an interpreter or at a fixed address) rather than a shared library.
     pub fn is_executable(&self) -> bool {
         match self.header.e_type {

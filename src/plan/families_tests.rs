@@ -5,7 +5,8 @@ use crate::discovery::elf::Machine;
 use crate::plan::compiled::{BOTH, library};
 
 fn planned(data: &[u8]) -> Option<Plan> {
-    plan(&Elf::parse(data).unwrap(), "test").unwrap()
+    let mut plans = plan(&Elf::parse(data).unwrap(), "test").unwrap();
+    plans.pop().map(Result::unwrap)
 }
 
 fn actions(plan: &Plan) -> Vec<(&str, Action)> {
@@ -87,11 +88,12 @@ fn names_of_nss_alone_prove_nothing() {
 }
 
 #[test]
-fn of_two_libraries_in_one_file_the_second_is_told_of() {
+fn of_two_libraries_in_one_file_both_are_planned() {
     let source = "
         int mbedtls_ssl_write(void *s, const void *b, unsigned long n) { return n; }
         int wolfSSL_write(void *s, const void *b, int n) { return n; }";
-    let plan = planned(&library(Machine::X86_64, source, &["-O2"])).unwrap();
-    assert_eq!(plan.flavor, Flavor::WolfSsl);
-    assert_eq!(plan.notes, ["mbedtls in the same file is not seen"]);
+    let data = library(Machine::HOST, source, &["-O2"]);
+    let plans = crate::plan::plan(&Elf::parse(&data).unwrap(), "test").unwrap();
+    let flavors: Vec<Flavor> = plans.iter().map(|plan| plan.flavor).collect();
+    assert_eq!(flavors, [Flavor::WolfSsl, Flavor::MbedTls]);
 }

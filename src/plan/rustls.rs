@@ -16,21 +16,22 @@ use anyhow::{Result, bail};
 
 const BY_PANICS: &str = "no symbols: functions found by what one of them says when it panics";
 
-/// The probes for a program with rustls in it; `None` when it is not.
+/// The probes for a program with rustls in it; `None` when it is not. `may_hide`: it may be inside
+/// without names.
 ///
 /// # Errors
 /// It is there, but neither direction can be probed.
-pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
+pub fn plan(elf: &Elf<'_>, path: &str, may_hide: bool) -> Result<Option<Plan>> {
     let mut functions = discovered::functions(elf);
     let mut found_by = None;
-    let decoder = Decoder::of(elf.machine())?;
     if !functions.iter().any(|f| direction(f.method).is_some()) {
-        if discovered::version(elf).is_none() {
+        if !may_hide || discovered::version(elf).is_none() {
             return Ok(None);
         }
         found_by = Some(BY_PANICS);
-        functions = search::find(elf, &decoder).functions;
+        functions = search::find(elf, &Decoder::of(elf.machine())?).functions;
     }
+    let decoder = Decoder::of(elf.machine())?;
     let mut notes = Vec::new();
     let named: Vec<Dir> = functions
         .iter()

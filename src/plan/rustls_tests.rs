@@ -72,7 +72,8 @@ fn what_takes_plaintext_is_found_by_what_its_callee_says_when_it_panics() {
 #[test]
 fn its_plan_is_unproved_and_says_what_is_missing() {
     let data = library(crate::discovery::elf::Machine::HOST, SOURCE, &OPTIONS);
-    let plan = plan(&Elf::parse(&data).unwrap(), "x").unwrap().unwrap();
+    let elf = Elf::parse(&data).unwrap();
+    let plan = plan(&elf, "x", true).unwrap().unwrap();
     assert_eq!(plan.version.as_deref(), Some("0.23.5"));
     assert!(plan.found_by.is_some() && plan.layout.unproved);
     assert_eq!(plan.layout.encrypter, Some(vec![8]));
@@ -92,6 +93,21 @@ fn where_others_send_too_it_is_refused() {
     let copy =
         format!("{SOURCE} u64 copy(struct conn *c, u64 *p) {{ return sends(&c->state, p) + 2; }}");
     let data = library(crate::discovery::elf::Machine::HOST, &copy, &OPTIONS);
-    let refusal = plan(&Elf::parse(&data).unwrap(), "x").unwrap_err();
+    let refusal = plan(&Elf::parse(&data).unwrap(), "x", true).unwrap_err();
     assert!(format!("{refusal:#}").contains("what is sent is not seen: the compiler"));
+}
+
+#[test]
+fn what_offers_another_librarys_functions_on_top_of_it_is_planned_once() {
+    let facade = format!(
+        "{SOURCE} int SSL_write(void *s, const void *b, int n) {{ return *(volatile int *)s + n; }}"
+    );
+    let bare = library(
+        crate::discovery::elf::Machine::HOST,
+        &facade,
+        &[OPTIONS[0], OPTIONS[1], "-s"],
+    );
+    let plans = crate::plan::plan(&Elf::parse(&bare).unwrap(), "x").unwrap();
+    let flavors: Vec<Flavor> = plans.iter().map(|plan| plan.flavor).collect();
+    assert_eq!(flavors, [Flavor::Rustls]);
 }

@@ -37,10 +37,10 @@ pub fn is_inside(elf: &Elf<'_>) -> bool {
     elf.code_size() >= MIN_CODE && !elf.sources(SOURCE).is_empty()
 }
 
-/// Finds the functions that move data, and some others.
-pub fn find(elf: &Elf<'_>, decoder: &Decoder) -> Option<Stripped> {
+/// Finds the functions that move data, and some others, of each such library in the file.
+pub fn find(elf: &Elf<'_>, decoder: &Decoder) -> Vec<Stripped> {
     if elf.code_size() < MIN_CODE {
-        return None;
+        return Vec::new();
     }
     let sources = elf.sources(SOURCE);
     let of = |is_cpp| {
@@ -61,8 +61,13 @@ pub fn find(elf: &Elf<'_>, decoder: &Decoder) -> Option<Stripped> {
         let moves_data = functions.contains_key("SSL_read") || functions.contains_key("SSL_write");
         moves_data.then_some(Stripped { flavor, functions })
     };
-    find_in(true, Flavor::BoringSsl, boringssl::choose)
-        .or_else(|| find_in(false, Flavor::OpenSsl, openssl::choose))
+    [
+        find_in(true, Flavor::BoringSsl, boringssl::choose),
+        find_in(false, Flavor::OpenSsl, openssl::choose),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn symbol(facts: &Facts) -> Symbol {
