@@ -3,13 +3,14 @@
 //! Total over hostile files: every access is bounds-checked, each table is read at most once per
 //! question, and nothing is allocated in proportion to a number that the file merely claims.
 
-mod frames;
+pub mod frames;
 mod imports;
 mod references;
 mod relocations;
 pub(super) mod search;
 mod sections;
 mod sources;
+pub mod starts;
 pub(super) mod stored;
 pub mod unwinding;
 mod version;

@@ -4,6 +4,7 @@
 pub(crate) mod compiled;
 pub mod disasm;
 pub mod families;
+mod functions;
 pub mod golang;
 pub mod layout;
 mod nss;

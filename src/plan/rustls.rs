@@ -11,6 +11,7 @@ use crate::discovery::elf::{Elf, Symbol};
 use crate::discovery::rustls::{self as discovered, Method, Named};
 use crate::event::{Dir, Flavor};
 use crate::plan::disasm::Decoder;
+use crate::plan::functions::Functions;
 use crate::plan::{Action, Layout, Plan, RustlsBytes, RustlsCall, probe};
 use anyhow::{Result, bail};
 
@@ -29,9 +30,12 @@ pub fn plan(elf: &Elf<'_>, path: &str, may_hide: bool) -> Result<Option<Plan>> {
             return Ok(None);
         }
         found_by = Some(BY_PANICS);
-        functions = search::find(elf, &Decoder::of(elf.machine())?).functions;
     }
     let decoder = Decoder::of(elf.machine())?;
+    let in_file = Functions::of(elf, &decoder);
+    if found_by.is_some() {
+        functions = search::find(&in_file).functions;
+    }
     let mut notes = Vec::new();
     let named: Vec<Dir> = functions
         .iter()
@@ -48,8 +52,8 @@ pub fn plan(elf: &Elf<'_>, path: &str, may_hide: bool) -> Result<Option<Plan>> {
         if direction(function.method) != Some(Dir::Out) {
             return true;
         }
-        let way = facts::way(elf, &decoder, function.vaddr);
-        let is_alone = facts::is_alone(elf, &way, function.vaddr, |start| {
+        let way = facts::way(&in_file, function.vaddr);
+        let is_alone = facts::is_alone(&in_file, &way, function.vaddr, |start| {
             starts.contains(&start) || discovered::is_of_common_state(elf, start)
         });
         ways.push(way);

@@ -7,12 +7,12 @@
 
 mod boringssl;
 mod facts;
-pub(super) mod functions;
 mod openssl;
 
 use crate::discovery::elf::{Elf, Symbol};
 use crate::event::Flavor;
 use crate::plan::disasm::Decoder;
+use crate::plan::functions::Functions;
 use facts::Facts;
 pub(in crate::plan) use openssl::count_argument;
 use std::collections::HashMap;
@@ -47,19 +47,24 @@ pub fn find(elf: &Elf<'_>, decoder: &Decoder) -> Vec<Stripped> {
         let files = sources.iter().filter(move |(_, longer)| *longer == is_cpp);
         files.map(|(file, _)| file.clone()).collect::<Vec<_>>()
     };
-    let find_in = |is_cpp: bool, flavor, choose: fn(&Elf<'_>, &Decoder, &[Facts]) -> Named| {
+    let functions = Functions::of(elf, decoder);
+    let find_in = |is_cpp: bool, flavor, choose: fn(&Functions<'_, '_>, &[Facts]) -> Named| {
         let files = of(is_cpp);
         if files.is_empty() {
             return None;
         }
         let places = elf.references(&files);
-        let facts: Vec<Facts> = functions::around(elf, decoder, &places)
+        let facts: Vec<Facts> = functions
+            .around(&places)
             .iter()
             .map(|function| Facts::of(elf, decoder, function, &openssl::NAMES, &files))
             .collect();
-        let functions = choose(elf, decoder, &facts);
-        let moves_data = functions.contains_key("SSL_read") || functions.contains_key("SSL_write");
-        moves_data.then_some(Stripped { flavor, functions })
+        let named = choose(&functions, &facts);
+        let moves_data = named.contains_key("SSL_read") || named.contains_key("SSL_write");
+        moves_data.then_some(Stripped {
+            flavor,
+            functions: named,
+        })
     };
     [
         find_in(true, Flavor::BoringSsl, boringssl::choose),
