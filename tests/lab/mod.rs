@@ -11,6 +11,7 @@ pub mod golang;
 pub mod oracle;
 pub mod place;
 pub mod process;
+pub mod rust;
 pub mod servers;
 pub mod sniff;
 
