@@ -186,7 +186,11 @@ fn plan_of(
         if passes_on(elf, &decoder, symbol, *action, &probes, found) {
             continue;
         }
-        match probe::plan(elf, &decoder, name, symbol, *action) {
+        let planned = probe::plan(elf, &decoder, name, symbol, *action).or_else(|error| {
+            let (inner, symbol) = inner(elf, &decoder, name, symbol, *action).ok_or(error)?;
+            probe::plan(elf, &decoder, inner, &symbol, *action)
+        });
+        match planned {
             Ok(probe) => probes.push(probe),
             Err(error) => notes.push(format!("{name} is not seen: {error:#}")),
         }
@@ -213,6 +217,24 @@ fn plan_of(
         layout: layout_of(family, elf, &decoder, found),
         notes,
     })
+}
+
+/// Where the function's work is done, in a library that calls that by the function's name and `_impl`:
+/// s2n, which looks for calls within calls before. Compilers can be told to fill up with prefixes that
+/// the kernel refuses (`-mbranches-within-32B-boundaries`), so that the function itself has no site.
+fn inner<'a>(
+    elf: &Elf<'a>,
+    decoder: &Decoder,
+    name: &str,
+    symbol: &Symbol,
+    action: Action,
+) -> Option<(&'a str, Symbol)> {
+    let run = symbolic::execute(elf, decoder, symbol.vaddr, symbol.size);
+    let mut passed = run.calls.iter().filter_map(|call| match call.callee {
+        Callee::Local(to) if call.passes(action.arguments()) => elf.function_at(to),
+        _ => None,
+    });
+    passed.find(|(inner, _)| inner.strip_prefix(name) == Some("_impl"))
 }
 
 /// Whether all the function does is to jump to one that is probed for the same, with all that a
