@@ -287,6 +287,9 @@ fn layout_of(
         version: getter(family.version, &[4, 1]),
         // No length: it ends in a NUL.
         alpn: getter(family.alpn, &[8]).map(|text| (text, Vec::new())),
+        secured: (family.flavor == Flavor::Nss)
+            .then(|| nss::secured(elf, decoder))
+            .flatten(),
         ..Layout::default()
     }
 }

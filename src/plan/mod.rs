@@ -239,6 +239,8 @@ pub struct Layout {
     pub encrypter: Option<LoadChain>,
     /// Of rustls: the byte `may_send_application_data`, set when the handshake is done.
     pub sends: Option<LoadChain>,
+    /// Of NSS: a byte, and the bit in it that says that what is read and written is TLS's.
+    pub secured: Option<(LoadChain, u8)>,
     /// Of rustls: which variant of its messages holds application data.
     pub app_data: Option<u32>,
     /// Offset of `goid` in Go's `runtime.g`.
@@ -399,6 +401,7 @@ impl Plan {
         }
         let layout = &self.layout;
         let (alpn, alpn_len) = layout.alpn.clone().unzip();
+        let secured = layout.secured.as_ref().map(|(chain, _)| chain.clone());
         let fields = [
             ("rbio", &layout.rbio),
             ("version", &layout.version),
@@ -411,6 +414,7 @@ impl Plan {
             ("server_random", &layout.server_random),
             ("encrypter", &layout.encrypter),
             ("sends", &layout.sends),
+            ("secured", &secured),
         ];
         text.push_str("  layout:");
         for (name, chain) in fields {

@@ -206,6 +206,27 @@ pub fn family(library: &str) -> PathBuf {
         .clone()
 }
 
+/// A client of NSS that begins TLS late, built once.
+pub fn starttls() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        build(
+            "starttls-nss",
+            &["starttls_nss.c"],
+            &[
+                "-I/usr/include/nss",
+                "-I/usr/include/nspr",
+                "-lssl3",
+                "-lnss3",
+                "-lnspr4",
+                "-lssl",
+                "-lcrypto",
+                "-lpthread",
+            ],
+        )
+    })
+}
+
 /// The program `late`, which knows no libssl when it starts, built once.
 pub fn late() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
