@@ -171,6 +171,8 @@ struct ts_layout {
 	struct ts_go_defer go_defer[2]; /* by enum ts_dir */
 	__u32 unfreed;                  /* when a handle is given up is not seen */
 	__u32 unproved;                 /* its functions were found without symbols */
+	struct ts_chain secured;        /* NSS: a byte in which a bit says that data is TLS's */
+	__u32 secured_bit;
 	__u32 wrong; /* set by BPF: one of those gave what reading and writing never give */
 };
 
@@ -321,7 +323,7 @@ struct ts_sleeper {
 };
 
 _Static_assert(sizeof(struct ts_chain) == 20, "ts_chain");
-_Static_assert(sizeof(struct ts_layout) == 324, "ts_layout");
+_Static_assert(sizeof(struct ts_layout) == 348, "ts_layout");
 _Static_assert(sizeof(struct ts_addr) == 48, "ts_addr");
 _Static_assert(sizeof(struct ts_conn_key) == 16, "ts_conn_key");
 _Static_assert(sizeof(struct ts_conn) == 120, "ts_conn");

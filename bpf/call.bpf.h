@@ -248,6 +248,16 @@ static __always_inline bool is_wrong(const struct frame *frame, __u64 len, struc
 	return layout->wrong;
 }
 
+/* NSS reads and writes by the same functions before a program begins TLS on the descriptor. */
+static __always_inline bool is_plain(const struct ts_layout *layout, __u64 handle)
+{
+	__u64 field;
+	__u8 bits;
+
+	field = chase(&layout->secured, handle);
+	return field && read_user(&bits, sizeof(bits), field) && !(bits & layout->secured_bit);
+}
+
 static __always_inline void data_returned(struct pt_regs *regs, struct frame *frame,
 					  struct ts_layout *layout)
 {
@@ -257,6 +267,8 @@ static __always_inline void data_returned(struct pt_regs *regs, struct frame *fr
 	if (!len && !frame->addr.transport && !may_have_hello(frame, layout))
 		return;
 	if (is_wrong(frame, len, layout))
+		return;
+	if (layout->secured.len && is_plain(layout, frame->handle))
 		return;
 	conn = find_or_make_conn(frame);
 	if (!conn)

@@ -52,10 +52,8 @@ pub struct Target {
 enum Content {
     /// Nothing to probe here. Nothing of ours keeps the file, so another one may get its inode.
     Other(Option<Stamp>),
-    Tls {
-        target: u32,
-        plan: Rc<Plan>,
-    },
+    /// One planned target for each library in it.
+    Tls(Vec<(u32, Rc<Plan>)>),
     /// A dynamic linker, and where it says that libraries were mapped.
     Linker(u64),
 }
@@ -142,7 +140,7 @@ impl Registry {
 
     /// Whether the process has mapped a file with TLS functions that are known.
     pub fn has_target(&self, pid: u32) -> bool {
-        let is_target = |id| matches!(self.contents.get(&id), Some(Content::Tls { .. }));
+        let is_target = |id| matches!(self.contents.get(&id), Some(Content::Tls(_)));
         self.procfs
             .exec_mappings(pid)
             .is_ok_and(|mappings| mappings.iter().any(|mapping| is_target(mapping.id)))
@@ -160,7 +158,7 @@ impl Registry {
     pub fn is_news(&self, id: FileId, pid: u32) -> bool {
         match self.contents.get(&id) {
             None => true,
-            Some(Content::Tls { .. } | Content::Linker(_)) => {
+            Some(Content::Tls(_) | Content::Linker(_)) => {
                 let key = (id, self.link_pid(pid));
                 !self.linked.contains_key(&key)
                     && self
@@ -215,7 +213,7 @@ impl Registry {
         }
         found.has_tls = mappings
             .iter()
-            .any(|mapping| matches!(self.contents.get(&mapping.id), Some(Content::Tls { .. })));
+            .any(|mapping| matches!(self.contents.get(&mapping.id), Some(Content::Tls(_))));
         Ok(found)
     }
 
@@ -267,7 +265,7 @@ impl Registry {
         }
         match self.contents.get(&mapping.id) {
             None | Some(Content::Other(_)) => None,
-            Some(Content::Tls { .. } | Content::Linker(_)) => Some((mapping.clone(), file)),
+            Some(Content::Tls(_) | Content::Linker(_)) => Some((mapping.clone(), file)),
         }
     }
 
@@ -298,14 +296,14 @@ impl Registry {
         let crypto = mappings
             .iter()
             .find_map(|mapping| self.cryptos.get(&mapping.id));
-        for mapping in mappings {
-            let Some(Content::Tls {
-                target: number,
-                plan,
-            }) = self.contents.get(&mapping.id)
-            else {
-                continue;
+        let planned = mappings.iter().flat_map(|mapping| {
+            let targets = match self.contents.get(&mapping.id) {
+                Some(Content::Tls(targets)) => targets.as_slice(),
+                _ => &[],
             };
+            targets.iter().map(move |target| (mapping, target))
+        });
+        for (mapping, (number, plan)) in planned {
             let target = usize::try_from(*number)
                 .ok()
                 .and_then(|n| self.targets.get_mut(n));
@@ -315,6 +313,7 @@ impl Registry {
             // A static program has both in one file, and only OpenSSL has two at all.
             let is_alone = plan.found_by.is_some() || !plan.flavor.has_libcrypto();
             let own = self.cryptos.get(&mapping.id);
+            let own = own.filter(|_| plan.flavor.has_openssl_api());
             let crypto = own.or(crypto.filter(|_| !is_alone));
             bpf.set_layout(*number, &plan.layout, crypto.map(|crypto| crypto.bio))?;
             target.has_crypto = crypto.is_some();
@@ -350,7 +349,8 @@ impl Registry {
             let version = plan::openssl::version(&elf, Flavor::OpenSsl);
             self.cryptos.insert(id, Crypto { bio, version });
         }
-        if let Some(plan) = plan::plan(&elf, path)? {
+        let mut planned = Vec::new();
+        for plan in plan::plan(&elf, path)? {
             log::debug!("{path}: {}", plan.describe());
             let target = u32::try_from(self.targets.len()).context("number the target")?;
             self.targets.push(Target {
@@ -369,10 +369,10 @@ impl Registry {
                     .chain(plan.notes.iter().cloned())
                     .collect(),
             });
-            return Ok(Some(Content::Tls {
-                target,
-                plan: Rc::new(plan),
-            }));
+            planned.push((target, Rc::new(plan)));
+        }
+        if !planned.is_empty() {
+            return Ok(Some(Content::Tls(planned)));
         }
         let found = elf.find(&[LIBRARIES_MAPPED]);
         let site = found
@@ -396,10 +396,23 @@ impl Registry {
         };
         let links = match self.contents.get(&mapping.id) {
             Some(Content::Linker(offset)) => at.link(bpf, Kind::Hold, &[(*offset, 0)])?,
-            Some(Content::Tls { target, plan }) => {
-                let (target, plan) = (*target, Rc::clone(plan));
-                let links = at.link_plan(bpf, target, &plan)?;
-                found.attached.push(target);
+            Some(Content::Tls(targets)) => {
+                let mut links = Vec::new();
+                for (target, plan) in targets {
+                    match at.link_plan(bpf, *target, plan) {
+                        Ok(more) => {
+                            links.extend(more);
+                            found.attached.push(*target);
+                        }
+                        // What is attached stays.
+                        Err(error) if targets.len() > 1 => found.fails(mapping, &error),
+                        Err(error) => return Err(error),
+                    }
+                }
+                anyhow::ensure!(
+                    !links.is_empty(),
+                    "none of its libraries can be attached to"
+                );
                 links
             }
             _ => return Ok(()),

@@ -29,7 +29,7 @@ pub use object::usual::types;
 
 // The same numbers as in bpf/abi.h: what the skeleton made of the types must be what C meant.
 const _: () = {
-    assert!(size_of::<types::ts_layout>() == 324);
+    assert!(size_of::<types::ts_layout>() == 348);
     assert!(size_of::<types::ts_conn_key>() == 16);
     assert!(size_of::<types::ts_conn>() == 120);
     assert!(offset_of!(types::ts_conn, off) == 8);
@@ -158,6 +158,7 @@ impl Bpf {
     /// Must be called before the target's first probe is attached.
     pub fn set_layout(&self, target: u32, ssl: &Layout, bio: Option<BioLayout>) -> Result<()> {
         let (alpn, alpn_len) = ssl.alpn.clone().unzip();
+        let (secured, secured_bit) = ssl.secured.clone().unzip();
         let layout = types::ts_layout {
             rbio: chain(ssl.rbio.as_ref()),
             version: chain(ssl.version.as_ref()),
@@ -182,6 +183,8 @@ impl Bpf {
             go_defer: [go_defer(ssl.write_defer), go_defer(ssl.read_defer)],
             unfreed: ssl.unfreed.into(),
             unproved: ssl.unproved.into(),
+            secured: chain(secured.as_ref()),
+            secured_bit: secured_bit.unwrap_or_default().into(),
             wrong: 0,
         };
         self.parts

@@ -48,6 +48,10 @@ impl Flavor {
         matches!(self, Flavor::OpenSsl | Flavor::LibreSsl)
     }
 
+    pub fn has_openssl_api(self) -> bool {
+        self.has_libcrypto() || self == Flavor::BoringSsl
+    }
+
     /// The name in every output format and in filters.
     pub fn name(self) -> &'static str {
         match self {

@@ -167,6 +167,24 @@ fn the_tools_of_nss_are_captured_at_both_ends_though_stripped() {
 
 #[tag(root)]
 #[test]
+fn what_is_said_through_nss_before_tls_begins_is_not_captured() {
+    let name = "what_is_said_through_nss_before_tls_begins_is_not_captured";
+    if !lab::can_capture(name) || !std::path::Path::new("/usr/include/nss/ssl.h").exists() {
+        return;
+    }
+    let dir = lab::new_dir();
+    let mut program = Command::new(lab::starttls());
+    program.args([&lab::certificate().cert, &lab::certificate().key]);
+    let (mut running, capture) = Sniff::run(dir.path(), &[], &mut program);
+    running.wait_success(LIMIT);
+    capture.assert_complete();
+    let truths = Truth::parse_all(&running.stdout_text());
+    assert_eq!(truths.len(), 2);
+    oracle::assert_equal(&capture, &truths, BYTES_AND_ADDRESSES);
+}
+
+#[tag(root)]
+#[test]
 fn wget_gets_what_a_server_of_another_library_sent() {
     let name = "wget_gets_what_a_server_of_another_library_sent";
     if !lab::can_capture(name) || !lab::installed(name, &["wget", "nginx"]) {

@@ -22,7 +22,7 @@ fuzz_target!(|data: &[u8]| {
             let _ = elf.frame_around(&frames, at);
         }
     }
-    if let Ok(Some(plan)) = plan::plan(&elf, "fuzz") {
+    for plan in plan::plan(&elf, "fuzz").unwrap_or_default() {
         let _ = plan.describe();
     }
 });

@@ -81,7 +81,7 @@ impl Registry {
 
     fn has_reads(&self) -> bool {
         let mut contents = self.contents.values();
-        contents.any(|content| matches!(content, Content::Tls { .. }))
+        contents.any(|content| matches!(content, Content::Tls(_)))
     }
 
     /// Drops what has returned.
@@ -112,20 +112,23 @@ impl Registry {
         let crypto = mappings
             .iter()
             .find_map(|mapping| self.cryptos.get(&mapping.id));
-        let targets = mappings.iter().filter_map(|mapping| {
-            let Some(Content::Tls { target, plan }) = self.contents.get(&mapping.id) else {
-                return None;
-            };
+        let mut mapped = Vec::new();
+        for mapping in mappings {
             // A static program has both in one file.
-            let crypto = self.cryptos.get(&mapping.id).or(crypto)?;
-            Some(Mapped {
+            let crypto = self.cryptos.get(&mapping.id).or(crypto);
+            let (Some(Content::Tls(targets)), Some(crypto)) =
+                (self.contents.get(&mapping.id), crypto)
+            else {
+                continue;
+            };
+            mapped.extend(targets.iter().map(|(number, plan)| Mapped {
                 mapping: mapping.clone(),
-                number: *target,
+                number: *number,
                 plan: Rc::clone(plan),
                 bio: crypto.bio,
-            })
-        });
-        targets.collect()
+            }));
+        }
+        mapped
     }
 
     /// Places the calls that threads of the process are in, after the breakpoints for their returns.

@@ -3,13 +3,14 @@
 //! Total over hostile files: every access is bounds-checked, each table is read at most once per
 //! question, and nothing is allocated in proportion to a number that the file merely claims.
 
-mod frames;
+pub mod frames;
 mod imports;
 mod references;
 mod relocations;
 pub(super) mod search;
 mod sections;
 mod sources;
+pub mod starts;
 pub(super) mod stored;
 pub mod unwinding;
 mod version;
@@ -189,6 +190,11 @@ impl<'a> Elf<'a> {
             EM_AARCH64 => Machine::Aarch64,
             other => Machine::Other(other),
         }
+    }
+
+    /// Whether functions that are used within the file only have names too.
+    pub fn names_own_functions(&self) -> bool {
+        self.symtab.is_some()
     }
 
     /// A program (with an interpreter or at a fixed address) rather than a shared library.

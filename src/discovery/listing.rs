@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::rc::Rc;
 
-/// What a classifier says of a file that probes can be attached to.
+/// What a classifier says of a library in a file that probes can be attached to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachable {
     pub flavor: Flavor,
@@ -22,9 +22,9 @@ pub struct Attachable {
     pub limits: Vec<String>,
 }
 
-/// Looks into a file's content, mapped under a path: is there something to attach to? An error
+/// Looks into a file's content, mapped under a path: what is there to attach to? An error
 /// means that it could not be made sense of.
-pub type Classify<'a> = dyn FnMut(&[u8], &str) -> Result<Option<Attachable>> + 'a;
+pub type Classify<'a> = dyn FnMut(&[u8], &str) -> Result<Vec<Attachable>> + 'a;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -45,7 +45,7 @@ impl Status {
     }
 }
 
-/// One file of one process; or the process, when it has no TLS file that is known.
+/// One library in a file of a process; or the process, when it has no TLS file that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     pub pid: u32,
@@ -75,7 +75,7 @@ pub struct Scope<'a> {
     pub user_name: &'a dyn Fn(u32) -> Option<String>,
 }
 
-/// What was found out about one file, whoever maps it.
+/// What was found out about a file, whoever maps it.
 #[derive(Clone, Debug)]
 enum Finding {
     Target(Attachable),
@@ -95,8 +95,8 @@ pub fn scan(proc: &ProcFs, scope: &Scope<'_>, classify: &mut Classify<'_>) -> Re
         dev: meta.dev(),
         ino: meta.ino(),
     });
-    let mut files: HashMap<FileId, Option<Rc<Finding>>> =
-        own.into_iter().map(|own| (own, None)).collect();
+    let mut files: HashMap<FileId, Rc<[Finding]>> =
+        own.into_iter().map(|own| (own, Rc::default())).collect();
     let mut users: HashMap<u32, String> = HashMap::new();
     let mut rows = Vec::new();
     for pid in proc.pids()? {
@@ -137,12 +137,11 @@ pub fn scan(proc: &ProcFs, scope: &Scope<'_>, classify: &mut Classify<'_>) -> Re
         let begin = rows.len();
         for mapping in &mappings {
             let is_program = exe.as_deref() == Some(&mapping.path);
-            let finding = files
+            let findings = files
                 .entry(mapping.id)
-                .or_insert_with(|| examine(proc, pid, mapping, is_program, classify).map(Rc::new));
-            if let Some(finding) = finding {
-                rows.push(row_of(&blank, &mapping.path, finding));
-            }
+                .or_insert_with(|| examine(proc, pid, mapping, is_program, classify).into());
+            let of_file = findings.iter();
+            rows.extend(of_file.map(|finding| row_of(&blank, &mapping.path, finding)));
         }
         if let Some(own) = rows.get_mut(begin..) {
             own.sort_by_key(|row| row.status == Status::Dark);
@@ -164,21 +163,23 @@ fn examine(
     mapping: &Mapping,
     is_program: bool,
     classify: &mut Classify<'_>,
-) -> Option<Finding> {
+) -> Vec<Finding> {
     let bytes = match proc.open_mapping(pid, mapping).and_then(|file| load(&file)) {
         Ok(bytes) => bytes,
         // Most mappings have nothing to do with TLS: one that cannot be read is worth a row only
         // when it is called like a library that has.
         Err(error) if is_named_like_tls(&mapping.path) => {
-            return Some(Finding::Unknown(format!("{error:#}")));
+            return vec![Finding::Unknown(format!("{error:#}"))];
         }
-        Err(_) => return None,
+        Err(_) => return Vec::new(),
     };
+    let dark = || dark::recognise(&bytes, &mapping.path, is_program).into_iter();
     match classify(&bytes, &mapping.path.to_string_lossy()) {
-        Ok(Some(target)) => Some(Finding::Target(target)),
-        Ok(None) => dark::recognise(&bytes, &mapping.path, is_program).map(Finding::Dark),
-        Err(error) => dark::recognise(&bytes, &mapping.path, is_program)
-            .map(|_| Finding::Unknown(format!("{error:#}"))),
+        Ok(targets) if targets.is_empty() => dark().map(Finding::Dark).collect(),
+        Ok(targets) => targets.into_iter().map(Finding::Target).collect(),
+        Err(error) => dark()
+            .map(|_| Finding::Unknown(format!("{error:#}")))
+            .collect(),
     }
 }
 
@@ -376,12 +377,13 @@ mod tests {
                 }
                 let version = Some("OpenSSL 3.0.17".to_string());
                 let is_target = bytes.starts_with(b"good") || bytes.starts_with(b"half");
-                Ok(is_target.then_some(Attachable {
+                let library = is_target.then_some(Attachable {
                     flavor: Flavor::OpenSsl,
                     version,
                     found_by: None,
                     limits,
-                }))
+                });
+                Ok(library.into_iter().collect())
             });
             (rows.unwrap(), looks)
         }
@@ -554,7 +556,7 @@ functions were not found; use a build with symbols, or with native-tls (OpenSSL)
         let begin = Instant::now();
         let rows = scan(&ProcFs::default(), &scope, &mut |bytes, _| {
             bytes_seen += bytes.len();
-            Ok(None)
+            Ok(Vec::new())
         })
         .unwrap();
         let took = begin.elapsed();

@@ -1,7 +1,6 @@
 //! What of rustls is in a file: its version, and its functions by name.
 
 use super::elf::Elf;
-use super::elf::search::Loads;
 use std::ops::Range;
 
 /// Longest name looked at: those of generic functions can have kilobytes, none of ours has.
@@ -162,7 +161,7 @@ pub fn encrypters(elf: &Elf<'_>) -> Vec<Range<u64>> {
     let mut found = Vec::new();
     for text in TEXTS {
         let mut budget = MAX_SEARCH;
-        for loads in [Loads::Constants, Loads::Code] {
+        for loads in elf.constants() {
             elf.search(text, loads, u64::MAX, &mut budget, |at, _| -> Option<()> {
                 found.push(at..at + 1);
                 (found.len() >= MOST).then_some(())
@@ -186,8 +185,7 @@ pub fn version(elf: &Elf<'_>) -> Option<String> {
         (is_number && version.iter().all(is_plain))
             .then(|| String::from_utf8_lossy(version).into_owned())
     };
-    [Loads::Constants, Loads::Code]
-        .into_iter()
+    elf.constants()
         .find_map(|loads| elf.search(SOURCES, loads, u64::MAX, &mut budget, &mut accept))
 }
 

@@ -129,6 +129,8 @@ pub enum Op {
     Add,
     Sub,
     Xor,
+    /// The result is zero: `and` with zero, which is shorter than a move.
+    Clear,
     Cmp,
     Test,
     /// A conditional move.

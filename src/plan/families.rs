@@ -141,12 +141,12 @@ const FAMILIES: [Family; 5] = [
     },
 ];
 
-/// Plans the probes of a file that defines functions of one of these libraries that move data;
-/// `None` when it defines none. `path` is only for messages.
+/// Plans the probes of each of these libraries that a file defines functions of that move data.
+/// `path` is only for messages.
 ///
 /// # Errors
-/// The disassembler does not start, or no function that moves data can be probed.
-pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
+/// The disassembler does not start; of a library: no function that moves data can be probed.
+pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Vec<Result<Plan>>> {
     let mut names: Vec<&str> = Vec::new();
     for family in &FAMILIES {
         names.extend(family.functions.iter().map(|(name, _)| name));
@@ -157,7 +157,7 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
     if found.contains_key(nss::EXPORTED) && !found.contains_key(nss::READ) {
         found.extend(nss::methods(elf, &Decoder::of(elf.machine())?));
     }
-    let moves_data = |family: &Family| {
+    let moves_data = |family: &&Family| {
         let proved = family.proof.is_none_or(|name| found.contains_key(name));
         let mut rows = family.functions.iter();
         let is_here = |(name, action): &(&str, Action)| {
@@ -165,10 +165,17 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
         };
         proved && rows.any(is_here)
     };
-    let mut here = FAMILIES.iter().filter(|family| moves_data(family));
-    let Some(family) = here.next() else {
-        return Ok(None);
-    };
+    let here = FAMILIES.iter().filter(moves_data);
+    here.map(|family| Ok(plan_of(family, elf, path, &found)))
+        .collect()
+}
+
+fn plan_of(
+    family: &Family,
+    elf: &Elf<'_>,
+    path: &str,
+    found: &HashMap<&str, Symbol>,
+) -> Result<Plan> {
     let decoder = Decoder::of(elf.machine())?;
     let mut probes: Vec<Probe> = Vec::new();
     let mut notes = Vec::new();
@@ -176,10 +183,14 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
         let Some(symbol) = found.get(name) else {
             continue;
         };
-        if passes_on(elf, &decoder, symbol, *action, &probes, &found) {
+        if passes_on(elf, &decoder, symbol, *action, &probes, found) {
             continue;
         }
-        match probe::plan(elf, &decoder, name, symbol, *action) {
+        let planned = probe::plan(elf, &decoder, name, symbol, *action).or_else(|error| {
+            let (inner, symbol) = inner(elf, &decoder, name, symbol, *action).ok_or(error)?;
+            probe::plan(elf, &decoder, inner, &symbol, *action)
+        });
+        match planned {
             Ok(probe) => probes.push(probe),
             Err(error) => notes.push(format!("{name} is not seen: {error:#}")),
         }
@@ -198,15 +209,32 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
             .filter(|(name, _)| found.contains_key(name))
             .map(|(_, limit)| (*limit).to_owned()),
     );
-    notes.extend(here.map(|other| format!("{} in the same file is not seen", other.flavor.name())));
-    Ok(Some(Plan {
+    Ok(Plan {
         found_by: None,
         flavor: family.flavor,
         version: None,
         probes,
-        layout: layout_of(family, elf, &decoder, &found),
+        layout: layout_of(family, elf, &decoder, found),
         notes,
-    }))
+    })
+}
+
+/// Where the function's work is done, in a library that calls that by the function's name and `_impl`:
+/// s2n, which looks for calls within calls before. Compilers can be told to fill up with prefixes that
+/// the kernel refuses (`-mbranches-within-32B-boundaries`), so that the function itself has no site.
+fn inner<'a>(
+    elf: &Elf<'a>,
+    decoder: &Decoder,
+    name: &str,
+    symbol: &Symbol,
+    action: Action,
+) -> Option<(&'a str, Symbol)> {
+    let run = symbolic::execute(elf, decoder, symbol.vaddr, symbol.size);
+    let mut passed = run.calls.iter().filter_map(|call| match call.callee {
+        Callee::Local(to) if call.passes(action.arguments()) => elf.function_at(to),
+        _ => None,
+    });
+    passed.find(|(inner, _)| inner.strip_prefix(name) == Some("_impl"))
 }
 
 /// Whether all the function does is to jump to one that is probed for the same, with all that a
@@ -259,6 +287,9 @@ fn layout_of(
         version: getter(family.version, &[4, 1]),
         // No length: it ends in a NUL.
         alpn: getter(family.alpn, &[8]).map(|text| (text, Vec::new())),
+        secured: (family.flavor == Flavor::Nss)
+            .then(|| nss::secured(elf, decoder))
+            .flatten(),
         ..Layout::default()
     }
 }

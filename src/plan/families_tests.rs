@@ -5,7 +5,8 @@ use crate::discovery::elf::Machine;
 use crate::plan::compiled::{BOTH, library};
 
 fn planned(data: &[u8]) -> Option<Plan> {
-    plan(&Elf::parse(data).unwrap(), "test").unwrap()
+    let mut plans = plan(&Elf::parse(data).unwrap(), "test").unwrap();
+    plans.pop().map(Result::unwrap)
 }
 
 fn actions(plan: &Plan) -> Vec<(&str, Action)> {
@@ -87,11 +88,38 @@ fn names_of_nss_alone_prove_nothing() {
 }
 
 #[test]
-fn of_two_libraries_in_one_file_the_second_is_told_of() {
+fn of_two_libraries_in_one_file_both_are_planned() {
     let source = "
         int mbedtls_ssl_write(void *s, const void *b, unsigned long n) { return n; }
         int wolfSSL_write(void *s, const void *b, int n) { return n; }";
-    let plan = planned(&library(Machine::X86_64, source, &["-O2"])).unwrap();
-    assert_eq!(plan.flavor, Flavor::WolfSsl);
-    assert_eq!(plan.notes, ["mbedtls in the same file is not seen"]);
+    let data = library(Machine::HOST, source, &["-O2"]);
+    let plans = crate::plan::plan(&Elf::parse(&data).unwrap(), "test").unwrap();
+    let flavors: Vec<Flavor> = plans.iter().map(|plan| plan.flavor).collect();
+    assert_eq!(flavors, [Flavor::WolfSsl, Flavor::MbedTls]);
+}
+
+#[test]
+fn where_a_function_cannot_carry_a_probe_the_one_that_does_its_work_is_probed() {
+    let source = r#"
+        __attribute__((noinline, visibility("hidden")))
+        long s2n_recv_impl(void *c, void *b, long n, int *blocked) { return *blocked + n; }
+        __asm__(".text\n.globl s2n_recv\n.type s2n_recv, @function\n"
+            // cs push %rbx
+            "s2n_recv: .byte 0x2e, 0x53\n sub $16, %rsp\n call CALLEE\n add $16, %rsp\n pop %rbx\n ret\n"
+            ".size s2n_recv, .-s2n_recv\n");
+        long s2n_send(void *c, const void *b, long n, int *blocked) {
+            return s2n_recv_impl(c, 0, n, blocked) + 1; }"#;
+    let of = |callee| {
+        let source = source.replace("CALLEE", callee);
+        planned(&library(Machine::X86_64, &source, &["-O2"])).unwrap()
+    };
+    let found = of("s2n_recv_impl");
+    let expected = [
+        ("s2n_recv_impl", read(Count::WideReturn)),
+        ("s2n_send", write(Count::WideReturn)),
+    ];
+    assert_eq!(actions(&found), expected);
+    let other = of("s2n_send");
+    assert_eq!(actions(&other), expected[1..]);
+    assert!(other.notes[0].starts_with("s2n_recv is not seen"));
 }

@@ -4,6 +4,7 @@
 pub(crate) mod compiled;
 pub mod disasm;
 pub mod families;
+mod functions;
 pub mod golang;
 pub mod layout;
 mod nss;
@@ -238,6 +239,8 @@ pub struct Layout {
     pub encrypter: Option<LoadChain>,
     /// Of rustls: the byte `may_send_application_data`, set when the handshake is done.
     pub sends: Option<LoadChain>,
+    /// Of NSS: a byte, and the bit in it that says that what is read and written is TLS's.
+    pub secured: Option<(LoadChain, u8)>,
     /// Of rustls: which variant of its messages holds application data.
     pub app_data: Option<u32>,
     /// Offset of `goid` in Go's `runtime.g`.
@@ -277,36 +280,82 @@ pub struct BioLayout {
     pub next: u32,
 }
 
-/// Plans the probes of one file: `None` when it holds no TLS functions that we know.
+/// Plans the probes of one file, for each TLS library in it that we know.
 ///
 /// `path` is only for messages.
 ///
 /// # Errors
-/// The file is for another machine, or its code cannot be understood.
-pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
-    let plan = match openssl::plan(elf, path)? {
-        Some(plan) => Some(plan),
-        None => match families::plan(elf, path)? {
-            Some(plan) => Some(plan),
-            None => golang::plan(elf, path)?,
-        },
-    };
-    let plan = match plan {
-        Some(plan) => Some(plan),
-        None => openssl::plan_stripped(elf, path)?,
-    };
-    let plan = match plan {
-        Some(plan) => Some(plan),
-        None => rustls::plan(elf, path)?,
-    };
+/// There are some, but none can be probed: the file is for another machine, or its code cannot be
+/// understood.
+pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Vec<Plan>> {
+    let mut found = Found::default();
+    found.add(openssl::plan(elf, path));
+    let has_openssl = !found.is_empty();
+    for library in families::plan(elf, path)? {
+        found.add(library.map(Some));
+    }
+    found.add(golang::plan(elf, path));
+    // Of a file that names some, and its own functions too, all are known by now.
+    let may_hide = found.is_empty() || !elf.names_own_functions();
+    if may_hide && !has_openssl {
+        for library in openssl::plan_stripped(elf, path)? {
+            found.add(library);
+        }
+    }
+    found.add(rustls::plan(elf, path, may_hide));
+    if found.has(Flavor::Rustls) && has_openssl && !stripped::is_inside(elf) {
+        // All that is read and written through the former is seen in rustls.
+        found.plans.retain(|plan| !plan.flavor.has_openssl_api());
+    }
+    let plans = found.all()?;
     // An emulator maps such files; a breakpoint would be one more instruction to translate.
-    if plan.is_some() && elf.machine() != Machine::HOST {
+    if !plans.is_empty() && elf.machine() != Machine::HOST {
         bail!(
             "plan probes in {path}: it has TLS functions for {}, which only an emulator runs here",
             elf.machine().name()
         );
     }
-    Ok(plan)
+    Ok(plans)
+}
+
+/// What was found in one file.
+#[derive(Debug, Default)]
+struct Found {
+    plans: Vec<Plan>,
+    refusals: Vec<anyhow::Error>,
+}
+
+impl Found {
+    fn add(&mut self, library: Result<Option<Plan>>) {
+        match library {
+            Ok(plan) => self.plans.extend(plan),
+            Err(error) => self.refusals.push(error),
+        }
+    }
+
+    /// Whether no library was met with, be it one that cannot be probed.
+    fn is_empty(&self) -> bool {
+        self.plans.is_empty() && self.refusals.is_empty()
+    }
+
+    fn has(&self, flavor: Flavor) -> bool {
+        self.plans.iter().any(|plan| plan.flavor == flavor)
+    }
+
+    /// One that cannot be probed is a limit of the others.
+    fn all(mut self) -> Result<Vec<Plan>> {
+        let Some(first) = self.plans.first_mut() else {
+            return match self.refusals.into_iter().next() {
+                Some(error) => Err(error),
+                None => Ok(Vec::new()),
+            };
+        };
+        let refusals = self.refusals.iter();
+        first
+            .notes
+            .extend(refusals.map(|error| format!("{error:#}")));
+        Ok(self.plans)
+    }
 }
 
 /// Everything to attach to one target.
@@ -352,6 +401,7 @@ impl Plan {
         }
         let layout = &self.layout;
         let (alpn, alpn_len) = layout.alpn.clone().unzip();
+        let secured = layout.secured.as_ref().map(|(chain, _)| chain.clone());
         let fields = [
             ("rbio", &layout.rbio),
             ("version", &layout.version),
@@ -364,6 +414,7 @@ impl Plan {
             ("server_random", &layout.server_random),
             ("encrypter", &layout.encrypter),
             ("sends", &layout.sends),
+            ("secured", &secured),
         ];
         text.push_str("  layout:");
         for (name, chain) in fields {

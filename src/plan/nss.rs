@@ -6,6 +6,7 @@
 //! code is executed, as far as addresses go; what it leaves in the table is a fact.
 
 use crate::discovery::elf::{Elf, Machine, Symbol};
+use crate::plan::LoadChain;
 use crate::plan::disasm::{Decoder, Insn, Kind, Mem, Op, Operand, Reg};
 use std::collections::HashMap;
 
@@ -22,6 +23,8 @@ const METHODS: [(&str, u64); 7] = [
     ("ssl_Recv", 136),
     ("ssl_Send", 144),
 ];
+/// Where in `PRFileDesc` a layer keeps what is its own (prio.h).
+const SECRET: u32 = 8;
 /// `PR_DESC_LAYERED`, the table's first field.
 const LAYERED: i64 = 4;
 const DEFAULTS: &str = "PR_GetDefaultIOMethods";
@@ -42,6 +45,38 @@ pub(super) fn methods(elf: &Elf<'_>, decoder: &Decoder) -> Vec<(&'static str, Sy
     let mut maker = Maker::new(elf);
     maker.run(decoder, start);
     maker.methods()
+}
+
+/// Where the layer's descriptor says whether it does TLS, or hands on all as it is: programs that speak
+/// plainly first have it so until then. These functions ask that first of what they find for it, as they
+/// have no answer otherwise.
+pub(super) fn secured(elf: &Elf<'_>, decoder: &Decoder) -> Option<(LoadChain, u8)> {
+    const ASKING: [&str; 2] = ["SSL_DataPending", "SSL_HandshakeNegotiatedExtension"];
+    let functions = elf.find(&ASKING);
+    let mut asked = ASKING.map(|name| asked_first(elf, decoder, functions.get(name)?));
+    let (offset, bit) = asked[0].take()?;
+    (asked[1] == Some((offset, bit))).then(|| (vec![SECRET, offset], bit))
+}
+
+/// The first byte of which a bit is tested behind a call.
+fn asked_first(elf: &Elf<'_>, decoder: &Decoder, symbol: &Symbol) -> Option<(u32, u8)> {
+    let code = elf.code(symbol.vaddr, symbol.size)?;
+    let mut has_called = false;
+    let mut tested = None;
+    decoder.sweep(code, symbol.vaddr, |insn| {
+        has_called |= matches!(insn.kind, Kind::Call(_));
+        if let (true, Op::Test, [Some(Operand::Mem(mem)), Some(Operand::Imm(bits)), _]) =
+            (has_called, insn.op, insn.operands)
+            && tested.is_none()
+        {
+            let bit = u8::try_from(bits).ok().filter(|bit| bit.is_power_of_two());
+            let is_stack = mem.base == Some(decoder.convention.stack);
+            let is_byte = mem.size == 1 && !mem.complex && !mem.rip_relative && !is_stack;
+            let offset = u32::try_from(mem.disp).ok().filter(|_| is_byte);
+            tested = Some(offset.zip(bit));
+        }
+    });
+    tested?
 }
 
 /// The addresses behind the calls of the function that returns NSPR's table.

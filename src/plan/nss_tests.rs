@@ -69,3 +69,29 @@ fn methods_of_the_system_library_read_and_write() {
     let names: Vec<&str> = found(&data).iter().map(|(name, _)| *name).collect();
     assert_eq!(names, METHODS.map(|(name, _)| name));
 }
+
+#[test]
+fn where_it_is_said_that_data_is_of_tls_two_functions_agree_on() {
+    let source = r#"
+        struct socket { char *lower, *ops, *more[4]; unsigned use : 1, socks : 1, other : 6; int end, at; };
+        extern struct socket *find(void *);
+        extern int knows(struct socket *, short);
+        int SSL_DataPending(void *f) {
+            struct socket *s = find(f);
+            return s && s->use ? s->end - s->at : 0;
+        }
+        int SSL_HandshakeNegotiatedExtension(void *f, short n, int *told) {
+            struct socket *s = find(f);
+            if (!s) return -1;
+            *told = 0;
+            if (s->BIT) *told = knows(s, n);
+            return 0;
+        }"#;
+    let of = |bit: &str| {
+        let data = library(Machine::X86_64, &source.replace("BIT", bit), &["-O2"]);
+        let elf = Elf::parse(&data).unwrap();
+        secured(&elf, &Decoder::of(elf.machine()).unwrap())
+    };
+    assert_eq!(of("use"), Some((vec![8, 48], 1)));
+    assert_eq!(of("socks"), None);
+}

@@ -12,7 +12,7 @@ use crate::event::{Dir, Flavor, Role};
 use crate::plan::disasm::{Decoder, Kind};
 use crate::plan::layout::{self, SSL_GETTERS};
 use crate::plan::probe::{self, MAX_FUNCTION};
-use crate::plan::stripped;
+use crate::plan::stripped::{self, Stripped};
 use crate::plan::symbolic::{self, Call, Callee, Run, Value};
 use crate::plan::{Action, Count, Layout, Plan, Probe};
 use anyhow::{Context, Result};
@@ -105,13 +105,14 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
     plan_of(elf, path, &found, flavor, None)
 }
 
-/// As [`plan`], of a file without symbols that has such a library inside.
+/// As [`plan`], of a file without symbols that has such libraries inside.
 ///
 /// # Errors
-/// As [`plan`].
-pub fn plan_stripped(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
+/// A file with debug symbols cannot be read, or the disassembler does not start; of a library: as
+/// [`plan`].
+pub fn plan_stripped(elf: &Elf<'_>, path: &str) -> Result<Vec<Result<Option<Plan>>>> {
     if !stripped::is_inside(elf) {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     if let Some(file) = debug_file::of(elf) {
         let file = SparseFile::new(&file).context("look at the file with the debug symbols")?;
@@ -119,18 +120,26 @@ pub fn plan_stripped(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
         let found = named(&symbols);
         if moves_data(&found) {
             let flavor = flavor(elf, &found);
-            return plan_of(elf, path, &found, flavor, Some(BY_DEBUG_FILE));
+            let plan = plan_of(elf, path, &found, flavor, Some(BY_DEBUG_FILE));
+            return Ok(vec![plan]);
         }
     }
-    let Some(stripped) = stripped::find(elf, &Decoder::of(elf.machine())?) else {
-        return Ok(None);
-    };
+    let libraries = stripped::find(elf, &Decoder::of(elf.machine())?);
+    let plans = libraries
+        .iter()
+        .map(|library| plan_found(elf, path, library));
+    Ok(plans.collect())
+}
+
+fn plan_found(elf: &Elf<'_>, path: &str, stripped: &Stripped) -> Result<Option<Plan>> {
     let found = &stripped.functions;
     let Some(mut plan) = plan_of(elf, path, found, stripped.flavor, Some(BY_ERRORS))? else {
         return Ok(None);
     };
     for family in [&READ, &WRITE] {
-        if !has_any(family, found) {
+        let moves =
+            |probe: &Probe| matches!(probe.action, Action::Data(dir, _) if dir == family.dir);
+        if !plan.probes.iter().any(moves) {
             plan.notes.push(format!(
                 "{} is not seen: it was not found in a file without symbols",
                 family.plain

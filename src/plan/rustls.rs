@@ -11,25 +11,30 @@ use crate::discovery::elf::{Elf, Symbol};
 use crate::discovery::rustls::{self as discovered, Method, Named};
 use crate::event::{Dir, Flavor};
 use crate::plan::disasm::Decoder;
+use crate::plan::functions::Functions;
 use crate::plan::{Action, Layout, Plan, RustlsBytes, RustlsCall, probe};
 use anyhow::{Result, bail};
 
 const BY_PANICS: &str = "no symbols: functions found by what one of them says when it panics";
 
-/// The probes for a program with rustls in it; `None` when it is not.
+/// The probes for a program with rustls in it; `None` when it is not. `may_hide`: it may be inside
+/// without names.
 ///
 /// # Errors
 /// It is there, but neither direction can be probed.
-pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
+pub fn plan(elf: &Elf<'_>, path: &str, may_hide: bool) -> Result<Option<Plan>> {
     let mut functions = discovered::functions(elf);
     let mut found_by = None;
-    let decoder = Decoder::of(elf.machine())?;
     if !functions.iter().any(|f| direction(f.method).is_some()) {
-        if discovered::version(elf).is_none() {
+        if !may_hide || discovered::version(elf).is_none() {
             return Ok(None);
         }
         found_by = Some(BY_PANICS);
-        functions = search::find(elf, &decoder).functions;
+    }
+    let decoder = Decoder::of(elf.machine())?;
+    let in_file = Functions::of(elf, &decoder);
+    if found_by.is_some() {
+        functions = search::find(&in_file).functions;
     }
     let mut notes = Vec::new();
     let named: Vec<Dir> = functions
@@ -47,8 +52,8 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
         if direction(function.method) != Some(Dir::Out) {
             return true;
         }
-        let way = facts::way(elf, &decoder, function.vaddr);
-        let is_alone = facts::is_alone(elf, &way, function.vaddr, |start| {
+        let way = facts::way(&in_file, function.vaddr);
+        let is_alone = facts::is_alone(&in_file, &way, function.vaddr, |start| {
             starts.contains(&start) || discovered::is_of_common_state(elf, start)
         });
         ways.push(way);

@@ -7,12 +7,12 @@
 
 mod boringssl;
 mod facts;
-pub(super) mod functions;
 mod openssl;
 
 use crate::discovery::elf::{Elf, Symbol};
 use crate::event::Flavor;
 use crate::plan::disasm::Decoder;
+use crate::plan::functions::Functions;
 use facts::Facts;
 pub(in crate::plan) use openssl::count_argument;
 use std::collections::HashMap;
@@ -37,32 +37,42 @@ pub fn is_inside(elf: &Elf<'_>) -> bool {
     elf.code_size() >= MIN_CODE && !elf.sources(SOURCE).is_empty()
 }
 
-/// Finds the functions that move data, and some others.
-pub fn find(elf: &Elf<'_>, decoder: &Decoder) -> Option<Stripped> {
+/// Finds the functions that move data, and some others, of each such library in the file.
+pub fn find(elf: &Elf<'_>, decoder: &Decoder) -> Vec<Stripped> {
     if elf.code_size() < MIN_CODE {
-        return None;
+        return Vec::new();
     }
     let sources = elf.sources(SOURCE);
     let of = |is_cpp| {
         let files = sources.iter().filter(move |(_, longer)| *longer == is_cpp);
         files.map(|(file, _)| file.clone()).collect::<Vec<_>>()
     };
-    let find_in = |is_cpp: bool, flavor, choose: fn(&Elf<'_>, &Decoder, &[Facts]) -> Named| {
+    let functions = Functions::of(elf, decoder);
+    let find_in = |is_cpp: bool, flavor, choose: fn(&Functions<'_, '_>, &[Facts]) -> Named| {
         let files = of(is_cpp);
         if files.is_empty() {
             return None;
         }
         let places = elf.references(&files);
-        let facts: Vec<Facts> = functions::around(elf, decoder, &places)
+        let facts: Vec<Facts> = functions
+            .around(&places)
             .iter()
             .map(|function| Facts::of(elf, decoder, function, &openssl::NAMES, &files))
             .collect();
-        let functions = choose(elf, decoder, &facts);
-        let moves_data = functions.contains_key("SSL_read") || functions.contains_key("SSL_write");
-        moves_data.then_some(Stripped { flavor, functions })
+        let named = choose(&functions, &facts);
+        let moves_data = named.contains_key("SSL_read") || named.contains_key("SSL_write");
+        moves_data.then_some(Stripped {
+            flavor,
+            functions: named,
+        })
     };
-    find_in(true, Flavor::BoringSsl, boringssl::choose)
-        .or_else(|| find_in(false, Flavor::OpenSsl, openssl::choose))
+    [
+        find_in(true, Flavor::BoringSsl, boringssl::choose),
+        find_in(false, Flavor::OpenSsl, openssl::choose),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn symbol(facts: &Facts) -> Symbol {

@@ -96,3 +96,17 @@ fn a_jump_out_of_a_function_says_where_to_and_with_what() {
         assert_eq!(chain, Some((vec![8, 8], 8)), "{machine:?}");
     }
 }
+
+#[test]
+fn and_with_zero_is_a_store_of_zero() {
+    let source = "
+        void outer(long *a) { __asm__ volatile(\"andq $0, 8(%0)\" : : \"r\"(a) : \"memory\"); }";
+    let (run, _, _) = runs(Machine::X86_64, source, &["-O2"]);
+    let stored = Store {
+        arg: 0,
+        plus: 8,
+        value: Value::constant(0),
+        checked: TypeCheck::None,
+    };
+    assert!(run.stores.contains(&stored), "{:?}", run.stores);
+}

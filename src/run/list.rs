@@ -60,8 +60,8 @@ fn is_wanted(who: &Who, group: Option<&Cgroup>, proc: &ProcFs, process: &Process
             .is_none_or(|wanted| exe().as_ref() == Some(wanted))
 }
 
-/// Says what can be attached of a file, with the version that a file before it may have told.
-pub fn classifier() -> impl FnMut(&[u8], &str) -> Result<Option<Attachable>> {
+/// Says what of a file can be attached to, with the version that a file before it may have told.
+pub fn classifier() -> impl FnMut(&[u8], &str) -> Result<Vec<Attachable>> {
     let mut crypto_version = None;
     move |bytes, path| classify(bytes, path, &mut crypto_version)
 }
@@ -71,15 +71,13 @@ fn classify(
     bytes: &[u8],
     path: &str,
     crypto_version: &mut Option<String>,
-) -> Result<Option<Attachable>> {
+) -> Result<Vec<Attachable>> {
     let elf = Elf::parse(bytes)?;
     if plan::layout::bio_layout(&elf).is_some() {
         *crypto_version = plan::openssl::version(&elf, Flavor::OpenSsl);
     }
-    let Some(plan) = plan::plan(&elf, path)? else {
-        return Ok(None);
-    };
-    Ok(Some(Attachable {
+    let plans = plan::plan(&elf, path)?.into_iter();
+    let attachable = plans.map(|plan| Attachable {
         version: plan.version.or_else(|| {
             let known = crypto_version.clone();
             known.filter(|_| plan.flavor.has_libcrypto())
@@ -87,5 +85,6 @@ fn classify(
         flavor: plan.flavor,
         found_by: plan.found_by,
         limits: plan.notes,
-    }))
+    });
+    Ok(attachable.collect())
 }

@@ -11,6 +11,7 @@ pub mod golang;
 pub mod oracle;
 pub mod place;
 pub mod process;
+pub mod rust;
 pub mod servers;
 pub mod sniff;
 
@@ -203,6 +204,27 @@ pub fn family(library: &str) -> PathBuf {
     entry
         .or_insert_with(|| build(&format!("family-{library}"), &["family.c", source], options))
         .clone()
+}
+
+/// A client of NSS that begins TLS late, built once.
+pub fn starttls() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        build(
+            "starttls-nss",
+            &["starttls_nss.c"],
+            &[
+                "-I/usr/include/nss",
+                "-I/usr/include/nspr",
+                "-lssl3",
+                "-lnss3",
+                "-lnspr4",
+                "-lssl",
+                "-lcrypto",
+                "-lpthread",
+            ],
+        )
+    })
 }
 
 /// The program `late`, which knows no libssl when it starts, built once.

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// More than any instruction has, before and behind the bytes that are looked at.
-const MARGIN: usize = 16;
+pub(super) const MARGIN: usize = 16;
 /// Most code looked at: a browser has 240 MB.
 const MAX_CODE: u64 = 512 << 20;
 /// Most references given.
@@ -99,7 +99,7 @@ impl Elf<'_> {
 
     /// Calls `each` with pieces of code: the address of the piece, its bytes, and the part of them
     /// that is its own; what is around that belongs to its neighbours.
-    fn each_code(&self, mut each: impl FnMut(u64, &[u8], Range<usize>)) {
+    pub(super) fn each_code(&self, mut each: impl FnMut(u64, &[u8], Range<usize>)) {
         let mut budget = MAX_CODE;
         let mut buf = vec![0; SEARCH_STEP + 2 * MARGIN];
         for segment in self.loads().filter(|segment| Loads::Code.has(segment)) {

@@ -31,6 +31,15 @@ impl Loads {
 }
 
 impl Elf<'_> {
+    /// Where constants are: in files whose code is not linked apart, in the first segment with it.
+    pub(in crate::discovery) fn constants(&self) -> impl Iterator<Item = Loads> {
+        let together = self
+            .loads()
+            .any(|segment| Loads::Code.has(segment) && segment.p_offset == 0);
+        let places = [Some(Loads::Constants), together.then_some(Loads::Code)];
+        places.into_iter().flatten()
+    }
+
     /// Calls `accept` with the address of each occurrence of `wanted` and the bytes from there on,
     /// until it returns some. Looks at the first `most` bytes of each segment, and takes what it
     /// looked at from `budget`.

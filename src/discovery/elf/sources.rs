@@ -19,12 +19,7 @@ impl<'a> Elf<'a> {
         debug_assert!(name.len() + 2 < MAX_FOUND);
         let mut found = Vec::new();
         let mut budget = MAX_SEARCH;
-        // In files whose code is not linked apart, constants are in the first segment with it.
-        let together = self
-            .loads()
-            .any(|segment| Loads::Code.has(segment) && segment.p_offset == 0);
-        let places = [Some(Loads::Constants), together.then_some(Loads::Code)];
-        for loads in places.into_iter().flatten() {
+        for loads in self.constants() {
             self.search(
                 name.as_bytes(),
                 loads,

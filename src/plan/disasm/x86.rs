@@ -68,7 +68,7 @@ pub(super) fn facts(capstone: &Capstone, insn: &CapstoneInsn<'_>) -> Option<Insn
             *slot = Some(fact);
         }
     }
-    let (kind, op) = x86_kind(&x86, id, operands[0]);
+    let (kind, op) = x86_kind(&x86, id, operands);
     if matches!(
         kind,
         Kind::Push(_) | Kind::Call(_) | Kind::CallIndirect | Kind::Ret
@@ -94,8 +94,9 @@ pub(super) fn facts(capstone: &Capstone, insn: &CapstoneInsn<'_>) -> Option<Insn
     })
 }
 
-fn x86_kind(x86: &X86InsnDetail<'_>, id: u32, first: Option<Operand>) -> (Kind, Op) {
+fn x86_kind(x86: &X86InsnDetail<'_>, id: u32, operands: [Option<Operand>; 3]) -> (Kind, Op) {
     use X86Insn::*;
+    let [first, second, _] = operands;
     let is = |wanted: &[X86Insn]| wanted.iter().any(|w| *w as u32 == id);
     let target = match first {
         Some(Operand::Imm(value)) => Some(value.cast_unsigned()),
@@ -162,6 +163,8 @@ fn x86_kind(x86: &X86InsnDetail<'_>, id: u32, first: Option<Operand>) -> (Kind, 
         Op::Sub
     } else if is(&[X86_INS_XOR]) {
         Op::Xor
+    } else if is(&[X86_INS_AND]) && second == Some(Operand::Imm(0)) {
+        Op::Clear
     } else if is(&[X86_INS_CMP]) {
         Op::Cmp
     } else if is(&[X86_INS_TEST]) {

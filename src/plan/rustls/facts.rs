@@ -4,6 +4,7 @@ use crate::discovery::elf::Elf;
 use crate::discovery::rustls::{Method, Named};
 use crate::plan::Layout;
 use crate::plan::disasm::{Decoder, Insn, Kind};
+use crate::plan::functions::Functions;
 use crate::plan::symbolic::{self, Base, Callee, Run, Value};
 use std::collections::{BTreeSet, VecDeque};
 
@@ -193,10 +194,13 @@ pub struct Way {
     pub next: BTreeSet<u64>,
     /// How far from its argument 0 the `CommonState` is, which those get. Offsets are from there on.
     pub state: u32,
+    /// Functions that put something on the stack into a part of the `CommonState`, and where that is.
+    pub queues: BTreeSet<(u64, i64)>,
 }
 
 /// Follows what the function calls with a part of the `CommonState` to where plaintext is encrypted.
-pub fn way(elf: &Elf<'_>, decoder: &Decoder, vaddr: u64) -> Way {
+pub fn way(functions: &Functions<'_, '_>, vaddr: u64) -> Way {
+    let (elf, decoder) = (functions.elf, functions.decoder);
     let first = Step {
         vaddr,
         arg: 0,
@@ -207,13 +211,14 @@ pub fn way(elf: &Elf<'_>, decoder: &Decoder, vaddr: u64) -> Way {
     let mut found = BTreeSet::new();
     let mut next = BTreeSet::new();
     let mut states = BTreeSet::new();
+    let mut queues = BTreeSet::new();
     let mut executed = 0;
     while let Some((step, by)) = waiting.pop_front() {
         executed += 1;
         if executed > MAX_FUNCTIONS {
             break;
         }
-        let run = execute(elf, decoder, step.vaddr, extent(elf, step.vaddr));
+        let run = execute(elf, decoder, step.vaddr, functions.size(step.vaddr));
         let objects = encrypters_called(&run, step);
         if !objects.is_empty() {
             next.extend(by.map(|by: Step| by.vaddr));
@@ -224,6 +229,10 @@ pub fn way(elf: &Elf<'_>, decoder: &Decoder, vaddr: u64) -> Way {
             let Callee::Local(to) = call.callee else {
                 continue;
             };
+            if call.args[0].base == Base::Arg(step.arg) && call.args[1].base == Base::Stack {
+                let part = call.args[0].plus.saturating_add(i64::from(step.within));
+                queues.insert((to, part));
+            }
             let inside = (0..).zip(&call.args).find_map(|(arg, value)| {
                 let is_within = value.base == Base::Arg(step.arg);
                 let plus = u32::try_from(value.plus).ok().filter(|_| is_within)?;
@@ -245,14 +254,8 @@ pub fn way(elf: &Elf<'_>, decoder: &Decoder, vaddr: u64) -> Way {
         encrypter: only(found).and_then(|at| at.checked_sub(state)),
         next,
         state,
+        queues,
     }
-}
-
-pub(super) fn extent(elf: &Elf<'_>, vaddr: u64) -> u64 {
-    elf.frames()
-        .and_then(|frames| elf.frame_around(&frames, vaddr))
-        .filter(|frame| frame.start == vaddr)
-        .map_or_else(|| elf.extent(vaddr), |frame| frame.end - frame.start)
 }
 
 /// Offsets in the `CommonState` of trait objects (two words: data, table of methods) of which a method
@@ -284,20 +287,22 @@ fn encrypters_called(run: &Run, step: Step) -> BTreeSet<u32> {
 /// Whether all that a function does is done by that function alone, not by copies of it that the
 /// compiler has put into others: those would call what it calls to have plaintext encrypted. Others
 /// that do are of the library itself.
-pub fn is_alone(elf: &Elf<'_>, way: &Way, write: u64, is_known: impl Fn(u64) -> bool) -> bool {
+pub fn is_alone(
+    functions: &Functions<'_, '_>,
+    way: &Way,
+    write: u64,
+    is_known: impl Fn(u64) -> bool,
+) -> bool {
     let mut callers = BTreeSet::new();
     let mut all_known = true;
-    elf.transfers(|transfer| {
+    functions.elf.transfers(|transfer| {
         if way.next.contains(&transfer.to) && callers.len() < MAX_CALLERS {
             callers.insert(transfer.from);
         }
     });
-    let frames = elf.frames();
     for from in callers {
-        let function = frames
-            .as_ref()
-            .and_then(|frames| elf.frame_around(frames, from));
-        all_known &= function.is_some_and(|f| f.start == write || is_known(f.start));
+        let start = functions.start_around(from);
+        all_known &= start.is_some_and(|start| start == write || is_known(start));
     }
     all_known
 }

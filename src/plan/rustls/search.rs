@@ -10,7 +10,7 @@ use super::facts::{self, Way};
 use crate::discovery::elf::Elf;
 use crate::discovery::rustls::{self as discovered, Method, Named};
 use crate::plan::disasm::{Decoder, Op};
-use crate::plan::stripped::functions::{self, Function};
+use crate::plan::functions::{Function, Functions};
 use crate::plan::symbolic::{self, Base, Call, Callee, Run, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,21 +41,24 @@ struct Known {
 struct Search<'s, 'a> {
     elf: &'s Elf<'a>,
     decoder: &'s Decoder,
+    functions: &'s Functions<'s, 'a>,
     /// By address: what encrypts, and what calls that.
     known: BTreeMap<u64, Known>,
 }
 
 /// What is found of both directions, or of one.
-pub fn find(elf: &Elf<'_>, decoder: &Decoder) -> Found {
+pub fn find(functions: &Functions<'_, '_>) -> Found {
+    let (elf, decoder) = (functions.elf, functions.decoder);
     let mut search = Search {
         elf,
         decoder,
+        functions,
         known: BTreeMap::new(),
     };
     let mut found = Found::default();
     search.climb();
     for vaddr in search.takers() {
-        let way = facts::way(elf, decoder, vaddr);
+        let way = facts::way(functions, vaddr);
         // One that is given more than the `CommonState` would not agree with the others.
         if way.encrypter.is_none() || way.next.is_empty() || way.state != 0 {
             continue;
@@ -75,7 +78,10 @@ pub fn find(elf: &Elf<'_>, decoder: &Decoder) -> Found {
             .functions
             .push(search.named(Method::StartOutgoingTraffic, start));
     }
-    found.functions.extend(search.receivers(&next));
+    let queues = found.ways.iter().flat_map(|way| way.queues.clone());
+    found
+        .functions
+        .extend(search.receivers(&next, queues.collect()));
     found
 }
 
@@ -83,7 +89,7 @@ impl Search<'_, '_> {
     fn named(&self, method: Method, vaddr: u64) -> Named {
         let known = self.known.get(&vaddr);
         let size = known.map_or_else(
-            || facts::extent(self.elf, vaddr),
+            || self.functions.size(vaddr),
             |known| known.function.end - known.function.start,
         );
         Named {
@@ -96,7 +102,7 @@ impl Search<'_, '_> {
     /// Adds the functions that the places are in; which of them are new.
     fn add(&mut self, places: &[u64]) -> BTreeSet<u64> {
         let mut added = BTreeSet::new();
-        for function in functions::around(self.elf, self.decoder, places) {
+        for function in self.functions.around(places) {
             if self.known.len() >= MAX_FUNCTIONS || self.known.contains_key(&function.start) {
                 continue;
             }
@@ -117,11 +123,13 @@ impl Search<'_, '_> {
             .filter(|(_, address)| to.contains(address))
             .copied()
             .collect();
-        self.elf.slot_uses(|from, slot| {
-            if let Some(to) = slots.get(&slot) {
-                places.entry(*to).or_default().push(from);
-            }
-        });
+        if !slots.is_empty() {
+            self.elf.slot_uses(|from, slot| {
+                if let Some(to) = slots.get(&slot) {
+                    places.entry(*to).or_default().push(from);
+                }
+            });
+        }
         self.elf.transfers(|transfer| {
             if to.contains(&transfer.to) {
                 places.entry(transfer.to).or_default().push(transfer.from);
@@ -217,8 +225,11 @@ impl Search<'_, '_> {
 
     /// What takes the plaintext of a record: it puts it into a queue of the `CommonState`, as what is
     /// sent is put into another one, with the same function to make a queue larger.
-    fn receivers(&mut self, next: &BTreeSet<u64>) -> Vec<Named> {
+    fn receivers(&mut self, next: &BTreeSet<u64>, queues: BTreeSet<(u64, i64)>) -> Vec<Named> {
         let mut growers: BTreeMap<u64, BTreeSet<i64>> = BTreeMap::new();
+        for (to, queue) in queues {
+            growers.entry(to).or_default().insert(queue);
+        }
         for known in self.known.values() {
             for call in known
                 .run
@@ -240,7 +251,7 @@ impl Search<'_, '_> {
             for call in &known.run.calls {
                 let grows = local(call).is_some_and(|to| growers.contains_key(&to));
                 let own_queue = grows && is_within_self(call, 0) && call.args[0].plus > 0;
-                if own_queue && takes_payload(&known.run) {
+                if own_queue && (takes_payload(&known.run) || self.hands_payload(known, call)) {
                     found.insert((known.function.start, call.args[0].plus));
                 }
             }
@@ -289,6 +300,18 @@ impl Search<'_, '_> {
                 Some(self.named(method, vaddr))
             })
             .collect()
+    }
+
+    /// Whether what is put into a queue was made of the `Payload` by another function.
+    fn hands_payload(&self, known: &Known, put: &Call) -> bool {
+        let made = put.args[1];
+        let makers = known.run.calls.iter().filter(|call| {
+            made.base == Base::Stack && call.args[0] == made && call.args[1] == Value::arg(1)
+        });
+        makers.filter_map(local).any(|maker| {
+            let size = self.functions.size(maker);
+            takes_payload(&symbolic::execute(self.elf, self.decoder, maker, size))
+        })
     }
 
     /// Whether the function is the first method in a table of them and takes the address of that

@@ -3,9 +3,10 @@
 //! The numbers of reasons are part of the library's interface (`SSL_R_…` in `openssl/ssl.h`).
 
 use super::facts::Facts;
-use super::{Named, functions, only, symbol};
+use super::{Named, only, symbol};
 use crate::discovery::elf::Elf;
 use crate::plan::disasm::Decoder;
+use crate::plan::functions::Functions;
 use crate::plan::symbolic::{self, Callee, Run, Value};
 use std::collections::HashSet;
 
@@ -30,7 +31,8 @@ fn reports(facts: &Facts, reason: i64) -> bool {
     has(LIBRARY, ERR_LIB_SSL) && has(REASON, reason)
 }
 
-pub(super) fn choose(elf: &Elf<'_>, decoder: &Decoder, facts: &[Facts]) -> Named {
+pub(super) fn choose(functions: &Functions<'_, '_>, facts: &[Facts]) -> Named {
+    let (elf, decoder) = (functions.elf, functions.decoder);
     let mut named = Named::new();
     let hands_shakes =
         |f: &Facts| reports(f, SSL_R_UNINITIALIZED) && reports(f, SSL_R_SSL_HANDSHAKE_FAILURE);
@@ -71,7 +73,7 @@ pub(super) fn choose(elf: &Elf<'_>, decoder: &Decoder, facts: &[Facts]) -> Named
     let read = only(facts, |f| peeks(f) && f.stores > 0);
     let peek = only(facts, |f| peeks(f) && f.stores == 0);
     let callees = [Some(handshake.start), peek.map(|f| f.start)];
-    let callers = callers(elf, decoder, &callees.map(Option::unwrap_or_default));
+    let callers = callers(functions, &callees.map(Option::unwrap_or_default));
     match (read, peek) {
         (Some(read), _) => {
             if passes(elf, decoder, read, reader.start, 1) && fills_buffer(elf, decoder, read) {
@@ -110,7 +112,8 @@ pub(super) fn choose(elf: &Elf<'_>, decoder: &Decoder, facts: &[Facts]) -> Named
 }
 
 /// The functions that call one of these, or end in a jump to it.
-fn callers(elf: &Elf<'_>, decoder: &Decoder, callees: &[u64]) -> Vec<Facts> {
+fn callers(functions: &Functions<'_, '_>, callees: &[u64]) -> Vec<Facts> {
+    let (elf, decoder) = (functions.elf, functions.decoder);
     let mut places = Vec::new();
     elf.transfers(|transfer| {
         if transfer.to != 0 && callees.contains(&transfer.to) && places.len() < MAX_CALLERS {
@@ -118,7 +121,8 @@ fn callers(elf: &Elf<'_>, decoder: &Decoder, callees: &[u64]) -> Vec<Facts> {
         }
     });
     places.sort_unstable();
-    functions::around(elf, decoder, &places)
+    functions
+        .around(&places)
         .iter()
         .map(|function| Facts::of(elf, decoder, function, &[], &[]))
         .filter(|f| callees.iter().any(|callee| f.calls.contains(callee)))

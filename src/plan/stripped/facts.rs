@@ -1,8 +1,8 @@
 //! What tells the functions of one source file of a TLS library from each other.
 
-use super::functions::Function;
 use crate::discovery::elf::Elf;
 use crate::plan::disasm::{Convention, Decoder, Insn, Kind, Op, Operand, Reg};
+use crate::plan::functions::Function;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 

@@ -3,9 +3,10 @@
 //! The numbers are part of the library's interface (`SSL_F_…` in `openssl/sslerr.h`).
 
 use super::facts::Facts;
-use super::{Named, functions, only, symbol};
+use super::{Named, only, symbol};
 use crate::discovery::elf::Elf;
 use crate::plan::disasm::Decoder;
+use crate::plan::functions::Functions;
 use crate::plan::symbolic::{self, Callee, Value};
 
 /// `ERR_put_error(library, function, reason, file, line)`
@@ -80,7 +81,8 @@ fn is(facts: &Facts, name: &str) -> bool {
     public.next() == Some(name) && public.next().is_none()
 }
 
-pub(super) fn choose(elf: &Elf<'_>, decoder: &Decoder, facts: &[Facts]) -> Named {
+pub(super) fn choose(functions: &Functions<'_, '_>, facts: &[Facts]) -> Named {
+    let (elf, decoder) = (functions.elf, functions.decoder);
     let mut named = Named::new();
     for name in NAMES.iter().filter(|name| name.starts_with("SSL_")) {
         if let Some(found) = only(facts, |f| is(f, name)) {
@@ -121,7 +123,7 @@ pub(super) fn choose(elf: &Elf<'_>, decoder: &Decoder, facts: &[Facts]) -> Named
         }
     }
     inlined_handshakes(facts, &mut named);
-    called_handshakes(elf, decoder, facts, &mut named);
+    called_handshakes(functions, facts, &mut named);
     if let Some(free) = only(facts, |f| frees_connection(elf, decoder, f)) {
         named.insert("SSL_free", symbol(free));
     }
@@ -150,7 +152,8 @@ fn inlined_handshakes(facts: &[Facts], named: &mut Named) {
 
 /// Those two, where they call it. Early data is written by a client and read by a server, which
 /// begin with the handshake.
-fn called_handshakes(elf: &Elf<'_>, decoder: &Decoder, facts: &[Facts], named: &mut Named) {
+fn called_handshakes(functions: &Functions<'_, '_>, facts: &[Facts], named: &mut Named) {
+    let (elf, decoder) = (functions.elf, functions.decoder);
     let Some(handshake) = named.get("SSL_do_handshake").map(|symbol| symbol.vaddr) else {
         return;
     };
@@ -163,7 +166,8 @@ fn called_handshakes(elf: &Elf<'_>, decoder: &Decoder, facts: &[Facts], named: &
             continue;
         };
         let callees: Vec<u64> = early.calls.iter().copied().collect();
-        let callees: Vec<Facts> = functions::around(elf, decoder, &callees)
+        let callees: Vec<Facts> = functions
+            .around(&callees)
             .iter()
             .map(|function| Facts::of(elf, decoder, function, &[], &[]))
             .collect();

@@ -34,6 +34,7 @@ impl Executor<'_, '_> {
                 Some(Operand::Mem(mem)) => address(state, &mem),
                 _ => Value::UNKNOWN,
             },
+            Op::Clear => Value::constant(0),
             Op::Xor | Op::Sub if first.is_some() && first == second => Value::constant(0),
             Op::Add | Op::Sub if source.base == Base::Zero && is_wide(first) => {
                 let amount = if op == Op::Add {
@@ -102,7 +103,7 @@ impl Executor<'_, '_> {
                 set(&mut state.regs, reg, result);
             }
             Some(Operand::Mem(mem)) if insn.stores => {
-                let is_whole = op == Op::Mov;
+                let is_whole = matches!(op, Op::Mov | Op::Clear);
                 self.store(state, &mem, result, is_whole);
             }
             _ => {}
