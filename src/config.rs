@@ -104,7 +104,16 @@ pub struct Output {
     pub file: Option<PathBuf>,
     /// Hand on each line at once: `-l`, or the output is a terminal.
     pub line_buffered: bool,
+    /// `--raw`: reads and writes instead of messages.
+    pub raw: bool,
     pub text: TextOptions,
+}
+
+impl Output {
+    /// Whether anybody looks at the bodies of messages.
+    pub fn shows_bodies(&self) -> bool {
+        self.format == Format::Json || self.text.shows_bodies()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -385,7 +394,10 @@ fn output(cli: &Cli, around: &Surroundings) -> Output {
         print: cli.write_file.is_none() || cli.print,
         file: cli.output.clone(),
         line_buffered,
+        raw: cli.raw || cli.hex > 0 || cli.hex_ascii > 0,
         text: TextOptions {
+            headers: cli.headers || cli.ascii_payload > 0 || cli.verbose > 1,
+            body: cli.body || cli.ascii_payload > 0,
             ascii: cli.ascii,
             color: color::enabled(when, terminal, around.env),
             payload: match (cli.hex_ascii, cli.hex, cli.ascii_payload) {

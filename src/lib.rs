@@ -19,6 +19,7 @@ pub mod flow;
 pub mod generate;
 pub mod plan;
 pub mod privilege;
+pub mod proto;
 pub mod readback;
 pub mod ring;
 pub mod run;

@@ -1,5 +1,8 @@
 //! Prints one JSON object per line (schema v1).
 //!
+//! The lines of messages (`request`, `response`, `message`, `unanswered`) have fields of their
+//! own, in `json/message.rs`.
+//!
 //! | field | type | meaning |
 //! |---|---|---|
 //! | `v` | number | schema version, 1; within a version fields are only added |
@@ -45,11 +48,14 @@
 //! `truncated` count reads and writes (bytes in `dropped_bytes`). What is not known is left out,
 //! never null.
 
+mod message;
+
 use super::Sink;
 use super::calls::Calls;
 use super::escape::json_string;
 use super::output::Output;
 use crate::event::{AddrSource, Conn, Data, Dir, Event, Kind, Role, Totals, Transport};
+use crate::proto::Message;
 use crate::time::rfc3339;
 use anyhow::Result;
 use std::io::Write;
@@ -160,7 +166,11 @@ impl<W: Write> Sink for JsonSink<W> {
         rfc3339(object.out, event.ts);
         object.out.push(b'"');
         object.optional_number("n", number);
-        process(&mut object, event);
+        let goid = match event.kind {
+            Kind::Data(data) => data.goid,
+            _ => 0,
+        };
+        process(&mut object, conn, event.tid, goid);
         connection(&mut object, conn);
         tls(&mut object, conn);
         if !event.func.is_empty() {
@@ -183,6 +193,11 @@ impl<W: Write> Sink for JsonSink<W> {
         }
         object.end();
         self.output.buf().push(b'\n');
+        self.output.end_event()
+    }
+
+    fn message(&mut self, conn: &Conn, message: &Message) -> Result<()> {
+        message::write(self.output.buf(), conn, message);
         self.output.end_event()
     }
 
@@ -222,14 +237,12 @@ fn dir_name(dir: Dir) -> &'static str {
     }
 }
 
-fn process(object: &mut Object<'_>, event: &Event<'_>) {
-    let process = &event.conn.proc;
+fn process(object: &mut Object<'_>, conn: &Conn, tid: u32, goid: u64) {
+    let process = &conn.proc;
     let mut inner = object.object("proc");
     inner.number("pid", process.pid.into());
-    inner.optional_number("tid", (event.tid != 0).then_some(event.tid.into()));
-    if let Kind::Data(data) = event.kind {
-        inner.optional_number("goid", (data.goid != 0).then_some(data.goid));
-    }
+    inner.optional_number("tid", (tid != 0).then_some(tid.into()));
+    inner.optional_number("goid", (goid != 0).then_some(goid));
     inner.text("comm", &process.comm);
     inner.optional_text("exe", process.exe.as_deref());
     inner.optional_number("uid", process.uid.map(u64::from));
@@ -294,22 +307,10 @@ fn data(object: &mut Object<'_>, piece: &Data<'_>) {
         call.number("off", piece.call_off);
         call.end();
     }
-    let mut inner = object.object("data");
-    match std::str::from_utf8(piece.bytes) {
-        Ok(text) => inner.text("text", text),
-        Err(_) => {
-            let out = inner.key("bytes");
-            out.push(b'"');
-            base64(out, piece.bytes);
-            out.push(b'"');
-        }
-    }
-    inner.end();
+    object.bytes("data", piece.bytes);
     let captured = piece.bytes.len() as u64;
     let is_truncated = captured < piece.len;
-    object
-        .key("truncated")
-        .extend_from_slice(if is_truncated { b"true" } else { b"false" });
+    object.flag("truncated", is_truncated);
     object.optional_number("captured", is_truncated.then_some(captured));
 }
 
@@ -358,6 +359,26 @@ impl<'a> Object<'a> {
     fn plain(&mut self, name: &str, value: impl std::fmt::Display) {
         // Writing to a Vec cannot fail, here and below.
         let _ = write!(self.key(name), "\"{value}\"");
+    }
+
+    /// `{"text": …}`, or `{"bytes": …}` in base64 where they are not UTF-8.
+    fn bytes(&mut self, name: &str, bytes: &[u8]) {
+        let mut inner = self.object(name);
+        match std::str::from_utf8(bytes) {
+            Ok(text) => inner.text("text", text),
+            Err(_) => {
+                let out = inner.key("bytes");
+                out.push(b'"');
+                base64(out, bytes);
+                out.push(b'"');
+            }
+        }
+        inner.end();
+    }
+
+    fn flag(&mut self, name: &str, value: bool) {
+        self.key(name)
+            .extend_from_slice(if value { b"true" } else { b"false" });
     }
 
     fn number(&mut self, name: &str, value: u64) {
