@@ -399,3 +399,7 @@ fn front(bytes: &[u8], most: u64) -> &[u8] {
     let most = usize::try_from(most).unwrap_or(usize::MAX);
     bytes.get(..most).unwrap_or(bytes)
 }
+
+#[cfg(test)]
+#[path = "http2_tests.rs"]
+mod tests;

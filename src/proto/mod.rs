@@ -95,3 +95,6 @@ fn other(dir: Dir) -> Dir {
         Dir::In => Dir::Out,
     }
 }
+
+#[cfg(test)]
+pub mod testing;
