@@ -42,8 +42,8 @@ pub fn conn() -> Conn {
     }
 }
 
-impl Feed {
-    pub fn new() -> Feed {
+impl Default for Feed {
+    fn default() -> Feed {
         Feed {
             conn: conn(),
             conversations: Conversations::new(Limits::SHOWN),
@@ -52,6 +52,12 @@ impl Feed {
             messages: Vec::new(),
             lines: Vec::new(),
         }
+    }
+}
+
+impl Feed {
+    pub fn new() -> Feed {
+        Feed::default()
     }
 
     fn event(&mut self, kind: Kind<'_>) {

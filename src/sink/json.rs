@@ -315,13 +315,14 @@ fn data(object: &mut Object<'_>, piece: &Data<'_>) {
 }
 
 /// An object that is being written: commas and quotes where they belong.
-struct Object<'a> {
+#[derive(Debug)]
+pub struct Object<'a> {
     out: &'a mut Vec<u8>,
     is_empty: bool,
 }
 
 impl<'a> Object<'a> {
-    fn begin(out: &'a mut Vec<u8>) -> Self {
+    pub fn begin(out: &'a mut Vec<u8>) -> Self {
         out.push(b'{');
         Object {
             out,
@@ -330,7 +331,7 @@ impl<'a> Object<'a> {
     }
 
     /// `name` is one of ours: it needs no escaping.
-    fn key(&mut self, name: &str) -> &mut Vec<u8> {
+    pub fn key(&mut self, name: &str) -> &mut Vec<u8> {
         if !self.is_empty {
             self.out.push(b',');
         }
@@ -341,57 +342,75 @@ impl<'a> Object<'a> {
         self.out
     }
 
-    fn object(&mut self, name: &str) -> Object<'_> {
+    pub fn object(&mut self, name: &str) -> Object<'_> {
         Object::begin(self.key(name))
     }
 
-    fn text(&mut self, name: &str, value: &str) {
+    pub fn text(&mut self, name: &str, value: &str) {
         json_string(self.key(name), value);
     }
 
-    fn optional_text(&mut self, name: &str, value: Option<&str>) {
+    pub fn optional_text(&mut self, name: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.text(name, value);
         }
     }
 
     /// A value of ours that is shown as a string and needs no escaping.
-    fn plain(&mut self, name: &str, value: impl std::fmt::Display) {
+    pub fn plain(&mut self, name: &str, value: impl std::fmt::Display) {
         // Writing to a Vec cannot fail, here and below.
         let _ = write!(self.key(name), "\"{value}\"");
     }
 
     /// `{"text": …}`, or `{"bytes": …}` in base64 where they are not UTF-8.
-    fn bytes(&mut self, name: &str, bytes: &[u8]) {
+    pub fn bytes(&mut self, name: &str, bytes: &[u8]) {
         let mut inner = self.object(name);
         match std::str::from_utf8(bytes) {
             Ok(text) => inner.text("text", text),
-            Err(_) => {
-                let out = inner.key("bytes");
-                out.push(b'"');
-                base64(out, bytes);
-                out.push(b'"');
-            }
+            Err(_) => inner.base64("bytes", bytes),
         }
         inner.end();
     }
 
-    fn flag(&mut self, name: &str, value: bool) {
+    pub fn flag(&mut self, name: &str, value: bool) {
         self.key(name)
             .extend_from_slice(if value { b"true" } else { b"false" });
     }
 
-    fn number(&mut self, name: &str, value: u64) {
+    pub fn base64(&mut self, name: &str, bytes: &[u8]) {
+        let out = self.key(name);
+        out.push(b'"');
+        base64(out, bytes);
+        out.push(b'"');
+    }
+
+    /// A number, as it is written.
+    pub fn bare(&mut self, name: &str, value: impl std::fmt::Display) {
         let _ = write!(self.key(name), "{value}");
     }
 
-    fn optional_number(&mut self, name: &str, value: Option<u64>) {
+    /// Foreign bytes that should be text.
+    pub fn lossy(&mut self, name: &str, value: &[u8]) {
+        json_string(self.key(name), &String::from_utf8_lossy(value));
+    }
+
+    pub fn optional_lossy(&mut self, name: &str, value: Option<&[u8]>) {
+        if let Some(value) = value {
+            self.lossy(name, value);
+        }
+    }
+
+    pub fn number(&mut self, name: &str, value: u64) {
+        let _ = write!(self.key(name), "{value}");
+    }
+
+    pub fn optional_number(&mut self, name: &str, value: Option<u64>) {
         if let Some(value) = value {
             self.number(name, value);
         }
     }
 
-    fn end(self) {
+    pub fn end(self) {
         self.out.push(b'}');
     }
 }
