@@ -106,7 +106,7 @@ pub struct Cli {
     #[arg(short = 'Y', long = "filter", value_name = "EXPR", help_heading = WHAT)]
     pub filter_option: Option<String>,
 
-    /// Payload as text under each line
+    /// Payload as text under each line: heads and bodies of messages
     #[arg(short = 'A', long, action = ArgAction::Count, help_heading = SHOW)]
     pub ascii_payload: u8,
 
@@ -118,11 +118,28 @@ pub struct Cli {
     #[arg(short = 'X', long, action = ArgAction::Count, help_heading = SHOW)]
     pub hex_ascii: u8,
 
+    /// One line per read or write instead of one per message; -x and -X imply it
+    #[arg(long, help_heading = SHOW)]
+    pub raw: bool,
+
+    /// The heads of HTTP messages under their lines, as -vv does
+    #[arg(long, help_heading = SHOW)]
+    pub headers: bool,
+
+    /// The bodies of messages under their lines, decompressed, JSON indented
+    #[arg(long, help_heading = SHOW)]
+    pub body: bool,
+
+    /// At the end, a table of hosts: requests, statuses, and how long responses took
+    #[arg(long, help_heading = SHOW)]
+    pub stats: bool,
+
     /// Shorter lines: no addresses, no connection number
     #[arg(short, long, help_heading = SHOW)]
     pub quiet: bool,
 
-    /// More: -v lines for connections, -vv also function, thread and offset of each call
+    /// More: -v lines for connections, -vv also the head of each message, and function, thread
+    /// and offset of each call
     #[arg(short, long, action = ArgAction::Count, help_heading = SHOW)]
     pub verbose: u8,
 
@@ -205,6 +222,10 @@ pub struct Cli {
     /// With -C or -G: run this program with the name of each finished file
     #[arg(short = 'z', value_name = "PROGRAM", help_heading = FILES)]
     pub rotate_command: Option<String>,
+
+    /// Save HTTP exchanges as HAR, for browsers and Postman
+    #[arg(long, value_name = "FILE", help_heading = FILES)]
+    pub har: Option<PathBuf>,
 
     /// Read a file that tlssniff has written (`-`: standard input); needs no privilege
     #[arg(short, long, value_name = "FILE|-", help_heading = FILES)]

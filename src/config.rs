@@ -38,6 +38,10 @@ pub struct Config {
     pub read_file: Option<FileArg>,
     pub filter: Option<Filter>,
     pub output: Output,
+    /// `--har`
+    pub har: Option<PathBuf>,
+    /// `--stats`
+    pub stats: bool,
     /// `-w`
     pub write: Option<Write>,
     /// `-s`: bytes kept of each call; 0 is everything.
@@ -104,7 +108,16 @@ pub struct Output {
     pub file: Option<PathBuf>,
     /// Hand on each line at once: `-l`, or the output is a terminal.
     pub line_buffered: bool,
+    /// `--raw`: reads and writes instead of messages.
+    pub raw: bool,
     pub text: TextOptions,
+}
+
+impl Output {
+    /// Whether anybody looks at the bodies of messages.
+    pub fn shows_bodies(&self) -> bool {
+        self.format == Format::Json || self.text.shows_bodies()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +184,8 @@ impl Config {
             filter: filter(&cli)?,
             output: output(&cli, around),
             write: write(&cli),
+            har: cli.har,
+            stats: cli.stats,
             command: match cli.command.is_empty() {
                 true => None,
                 false => Some(Command {
@@ -382,10 +397,13 @@ fn output(cli: &Cli, around: &Surroundings) -> Output {
             true => Format::Json,
             false => Format::Text,
         },
-        print: cli.write_file.is_none() || cli.print,
+        print: cli.print || cli.write_file.is_none() && cli.har.is_none(),
         file: cli.output.clone(),
         line_buffered,
+        raw: cli.raw || cli.hex > 0 || cli.hex_ascii > 0,
         text: TextOptions {
+            headers: cli.headers || cli.ascii_payload > 0 || cli.verbose > 1,
+            body: cli.body || cli.ascii_payload > 0,
             ascii: cli.ascii,
             color: color::enabled(when, terminal, around.env),
             payload: match (cli.hex_ascii, cli.hex, cli.ascii_payload) {

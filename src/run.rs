@@ -60,7 +60,7 @@ fn read_back(config: &Config, file: &FileArg) -> Result<Outcome> {
         Err(error) if error.is::<Enough>() => Default::default(),
         other => other.with_context(|| format!("read {name}"))?,
     };
-    totals.shown = outputs.shown;
+    totals.shown = outputs.shown();
     outputs.finish(&totals)?;
     Ok(Outcome::Code(0))
 }

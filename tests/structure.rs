@@ -16,17 +16,18 @@ const STAGES: &[(&str, u32)] = &[
     ("bpf", 3),
     ("ring", 3),
     ("flow", 4),
-    ("filter", 5),
-    ("sink", 6),
+    ("proto", 5),
+    ("filter", 6),
+    ("sink", 7),
     // Reads what sink::pcapng wrote, so it shares the facts of that format.
-    ("readback", 7),
+    ("readback", 8),
     // The command line names options of every stage; `run` joins the stages.
-    ("cli", 8),
-    ("config", 8),
-    ("generate", 8),
-    ("run", 9),
-    ("main", 9),
-    ("lib", 9),
+    ("cli", 9),
+    ("config", 9),
+    ("generate", 9),
+    ("run", 10),
+    ("main", 10),
+    ("lib", 10),
 ];
 
 const MAY_BE_UNSAFE: &[&str] = &[

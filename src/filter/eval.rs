@@ -3,6 +3,7 @@
 use super::ast::{Expr, Side, Test};
 use super::glob_match;
 use crate::event::{Conn, Dir, Event, Kind};
+use crate::proto::Message;
 use std::net::SocketAddr;
 
 /// Whether the event passes; see [`super::Filter::matches`].
@@ -16,6 +17,11 @@ pub fn matches(expr: &Expr, event: &Event<'_>) -> bool {
             holds(expr, event.conn, Dir::Out) || holds(expr, event.conn, Dir::In)
         }
     }
+}
+
+/// Likewise of a message.
+pub fn matches_message(expr: &Expr, conn: &Conn, message: &Message) -> bool {
+    holds(expr, conn, message.dir)
 }
 
 fn holds(expr: &Expr, conn: &Conn, dir: Dir) -> bool {

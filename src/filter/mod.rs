@@ -9,7 +9,8 @@ pub mod parser;
 
 pub use glob::glob_match;
 
-use crate::event::Event;
+use crate::event::{Conn, Event};
+use crate::proto::Message;
 use std::fmt;
 
 /// A compiled expression.
@@ -51,6 +52,11 @@ impl Filter {
     /// fails.
     pub fn matches(&self, event: &Event<'_>) -> bool {
         eval::matches(&self.root, event)
+    }
+
+    /// Whether a message passes, by its sender and receiver.
+    pub fn matches_message(&self, conn: &Conn, message: &Message) -> bool {
+        eval::matches_message(&self.root, conn, message)
     }
 }
 

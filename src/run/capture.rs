@@ -148,7 +148,7 @@ impl Pipeline {
         summary::totals(
             &self.table.totals,
             &self.people.bpf.counters(),
-            self.outputs.shown,
+            self.outputs.shown(),
         )
     }
 }

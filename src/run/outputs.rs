@@ -1,12 +1,15 @@
-//! The sinks that were asked for, behind the filter, and how many events have reached them.
+//! The sinks that were asked for, behind the filter, and how much has reached them.
 
 use crate::config::{Config, FileArg, Format, Write};
-use crate::event::{Dir, Event, Kind, Nanos, Totals};
+use crate::event::{Conn, Dir, Event, Kind, Nanos, Totals};
 use crate::filter::Filter;
+use crate::proto::{Conversations, Item, Limits, Message, Part};
 use crate::sink::Sink;
+use crate::sink::har::HarSink;
 use crate::sink::json::JsonSink;
 use crate::sink::pcapng::{self, PcapSink};
 use crate::sink::rotate::{self, FileLimitReached, NameAt};
+use crate::sink::stats::StatsSink;
 use crate::sink::text::TextSink;
 use crate::time;
 use anyhow::{Context, Result};
@@ -19,20 +22,31 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Everything behind the connections.
 pub struct Outputs {
-    sinks: Vec<Box<dyn Sink>>,
+    /// These take reads and writes as they are: capture files, and with `--raw` everything.
+    calls: Vec<Box<dyn Sink>>,
+    /// These take messages, where there are any.
+    messages: Vec<Box<dyn Sink>>,
+    conversations: Conversations,
+    passing: Passing,
+    /// Of the last event.
+    last: Nanos,
+}
+
+/// What passes to the sinks, and how much has.
+struct Passing {
     filter: Option<Filter>,
     direction: Option<Dir>,
     /// `-c`
     most: Option<u64>,
-    /// Reads and writes that were shown or written.
-    pub shown: u64,
+    /// Reads and writes, or messages, that were shown or written.
+    shown: u64,
     full: bool,
 }
 
 impl std::fmt::Debug for Outputs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Outputs")
-            .field("shown", &self.shown)
+            .field("shown", &self.passing.shown)
             .finish_non_exhaustive()
     }
 }
@@ -41,85 +55,177 @@ impl Outputs {
     /// # Errors
     /// A file cannot be created.
     pub fn new(config: &Config) -> Result<Outputs> {
-        let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+        let mut calls: Vec<Box<dyn Sink>> = Vec::new();
+        let mut messages: Vec<Box<dyn Sink>> = Vec::new();
         if let Some(write) = &config.write {
-            sinks.push(Box::new(pcap_sink(write, config)?));
+            calls.push(Box::new(pcap_sink(write, config)?));
         }
         if config.output.print {
             let to = text_target(config.output.file.as_deref())?;
-            sinks.push(match config.output.format {
+            let sink: Box<dyn Sink> = match config.output.format {
                 Format::Text => Box::new(TextSink::new(to, config.output.text)),
                 Format::Json => Box::new(JsonSink::new(to, config.output.line_buffered)),
-            });
+            };
+            if config.output.raw {
+                calls.push(sink);
+            } else {
+                messages.push(sink);
+            }
         }
+        if let Some(path) = &config.har {
+            messages.push(Box::new(HarSink::new(new_file(path, "--har")?)?));
+        }
+        if config.stats {
+            messages.push(Box::new(StatsSink::new(io::stderr())));
+        }
+        let limits = if config.har.is_some() || config.output.shows_bodies() {
+            Limits::SHOWN
+        } else {
+            Limits::NO_BODIES
+        };
         Ok(Outputs {
-            sinks,
-            filter: config.filter.clone(),
-            direction: config.direction,
-            most: config.count,
-            shown: 0,
-            full: false,
+            calls,
+            messages,
+            conversations: Conversations::new(limits),
+            passing: Passing {
+                filter: config.filter.clone(),
+                direction: config.direction,
+                most: config.count,
+                shown: 0,
+                full: false,
+            },
+            last: 0,
         })
     }
 
     /// # Errors
     /// A sink fails.
     pub fn event(&mut self, event: &Event<'_>) -> Result<()> {
-        if self.full || !self.is_wanted(event) {
+        if self.passing.full {
             return Ok(());
         }
-        for sink in &mut self.sinks {
-            match sink.event(event) {
-                Err(error) if error.is::<FileLimitReached>() => self.full = true,
-                other => other?,
+        self.last = event.ts;
+        if !self.calls.is_empty() {
+            self.passing.event(&mut self.calls, event)?;
+        }
+        if self.messages.is_empty() {
+            return Ok(());
+        }
+        let Outputs {
+            messages, passing, ..
+        } = self;
+        // What is counted and limited is what is written, where something is.
+        let is_counted = self.calls.is_empty();
+        self.conversations
+            .event(event, &mut |item| passing.item(messages, item, is_counted))
+    }
+
+    /// What was shown or written so far.
+    pub fn shown(&self) -> u64 {
+        self.passing.shown
+    }
+
+    /// Nothing more is wanted: `-c` or `-W` is reached.
+    pub fn is_full(&self) -> bool {
+        self.passing.full
+    }
+
+    pub fn flush(&mut self) -> Result<()> {
+        self.sinks().try_for_each(|sink| sink.flush())
+    }
+
+    fn sinks(&mut self) -> impl Iterator<Item = &mut Box<dyn Sink>> {
+        self.calls.iter_mut().chain(&mut self.messages)
+    }
+
+    /// Ends every output, also when one of them fails; the first error.
+    pub fn finish(&mut self, totals: &Totals) -> Result<()> {
+        let mut result = Ok(());
+        if !self.passing.full {
+            let Outputs {
+                messages, passing, ..
+            } = self;
+            result = self
+                .conversations
+                .finish(self.last, &mut |item| passing.item(messages, item, false));
+        }
+        self.sinks()
+            .map(|sink| sink.finish(totals))
+            .fold(result, Result::and)
+    }
+}
+
+impl Passing {
+    /// An item for those that take messages.
+    fn item(
+        &mut self,
+        sinks: &mut [Box<dyn Sink>],
+        item: Item<'_>,
+        is_counted: bool,
+    ) -> Result<()> {
+        match item {
+            Item::Event(event) if is_counted => self.event(sinks, event),
+            Item::Event(event) if self.wants(event) => give(sinks, |sink| sink.event(event)),
+            Item::Message(conn, message) if !self.full && self.wants_message(conn, message) => {
+                give(sinks, |sink| sink.message(conn, message))?;
+                if is_counted && message.part != Part::Unanswered {
+                    self.count();
+                }
+                Ok(())
             }
+            Item::Event(_) | Item::Message(..) => Ok(()),
         }
-        if let Kind::Data(data) = event.kind
-            && data.call_off == 0
-        {
-            self.shown += 1;
+    }
+
+    /// An event for those that take them as they are.
+    fn event(&mut self, sinks: &mut [Box<dyn Sink>], event: &Event<'_>) -> Result<()> {
+        if self.full || !self.wants(event) {
+            return Ok(());
         }
-        // A call in several pieces is shown to its end.
-        let ends_call = match event.kind {
-            Kind::Data(data) => data.call_off + data.len >= data.call_len,
-            _ => false,
+        match give(sinks, |sink| sink.event(event)) {
+            Err(error) if error.is::<FileLimitReached>() => self.full = true,
+            other => other?,
+        }
+        let Kind::Data(data) = event.kind else {
+            return Ok(());
         };
+        // A call in several pieces is shown to its end.
+        self.shown += u64::from(data.call_off == 0);
+        let ends_call = data.call_off + data.len >= data.call_len;
         if ends_call && self.most.is_some_and(|most| self.shown >= most) {
             self.full = true;
         }
         Ok(())
     }
 
-    fn is_wanted(&self, event: &Event<'_>) -> bool {
+    fn count(&mut self) {
+        self.shown += 1;
+        self.full |= self.most.is_some_and(|most| self.shown >= most);
+    }
+
+    fn wants(&self, event: &Event<'_>) -> bool {
         let dir = match event.kind {
             Kind::Data(data) => Some(data.dir),
             Kind::Gap { dir, .. } => Some(dir),
             Kind::Open | Kind::Shutdown | Kind::Close => None,
         };
         let direction = self.direction.is_none() || dir.is_none() || dir == self.direction;
-        direction
-            && self
-                .filter
-                .as_ref()
-                .is_none_or(|filter| filter.matches(event))
+        let passes = |filter: &Filter| filter.matches(event);
+        direction && self.filter.as_ref().is_none_or(passes)
     }
 
-    /// Nothing more is wanted: `-c` or `-W` is reached.
-    pub fn is_full(&self) -> bool {
-        self.full
+    fn wants_message(&self, conn: &Conn, message: &Message) -> bool {
+        let passes = |filter: &Filter| filter.matches_message(conn, message);
+        self.direction.is_none_or(|dir| dir == message.dir)
+            && self.filter.as_ref().is_none_or(passes)
     }
+}
 
-    pub fn flush(&mut self) -> Result<()> {
-        self.sinks.iter_mut().try_for_each(|sink| sink.flush())
-    }
-
-    /// Ends every output, also when one of them fails; the first error.
-    pub fn finish(&mut self, totals: &Totals) -> Result<()> {
-        self.sinks
-            .iter_mut()
-            .map(|sink| sink.finish(totals))
-            .fold(Ok(()), Result::and)
-    }
+fn give(
+    sinks: &mut [Box<dyn Sink>],
+    each: impl FnMut(&mut Box<dyn Sink>) -> Result<()>,
+) -> Result<()> {
+    sinks.iter_mut().try_for_each(each)
 }
 
 fn pcap_sink(write: &Write, config: &Config) -> Result<PcapSink> {
@@ -152,14 +258,20 @@ fn pcap_sink(write: &Write, config: &Config) -> Result<PcapSink> {
 
 /// Plaintext is nobody else's business: a new file is for its owner alone.
 pub fn text_target(path: Option<&Path>) -> Result<File> {
-    let Some(path) = path else { return stdout() };
+    match path {
+        Some(path) => new_file(path, "-o"),
+        None => stdout(),
+    }
+}
+
+fn new_file(path: &Path, option: &str) -> Result<File> {
     OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
         .open(path)
-        .with_context(|| format!("create {} (-o)", path.display()))
+        .with_context(|| format!("create {} ({option})", path.display()))
 }
 
 /// Without the line buffering of `std::io::Stdout`: the sinks have their own.

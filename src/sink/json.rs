@@ -1,5 +1,8 @@
 //! Prints one JSON object per line (schema v1).
 //!
+//! The lines of messages (`request`, `response`, `message`, `unanswered`) have fields of their
+//! own, in `json/message.rs`.
+//!
 //! | field | type | meaning |
 //! |---|---|---|
 //! | `v` | number | schema version, 1; within a version fields are only added |
@@ -45,11 +48,14 @@
 //! `truncated` count reads and writes (bytes in `dropped_bytes`). What is not known is left out,
 //! never null.
 
+mod message;
+
 use super::Sink;
 use super::calls::Calls;
 use super::escape::json_string;
 use super::output::Output;
 use crate::event::{AddrSource, Conn, Data, Dir, Event, Kind, Role, Totals, Transport};
+use crate::proto::Message;
 use crate::time::rfc3339;
 use anyhow::Result;
 use std::io::Write;
@@ -59,6 +65,7 @@ pub const SCHEMA: &str = r"One object per line. What is not known is left out.
 .TP
 \fBv\fR, \fBtype\fR
 Schema version, 1 (within a version fields are only added), and what the line is:
+\fBrequest\fR, \fBresponse\fR, \fBmessage\fR (neither of them), \fBunanswered\fR (a request),
 \fBopen\fR, \fBdata\fR, \fBgap\fR, \fBshutdown\fR, \fBclose\fR, and last \fBstats\fR.
 .TP
 \fBts\fR
@@ -95,6 +102,33 @@ The TLS implementation, the file that holds it, and what that file says of its v
 .TP
 \fBtls.sni\fR, \fBtls.alpn\fR, \fBtls.version\fR
 Server name, negotiated protocol, and TLS version (\fB1.3\fR; in hex when unknown).
+.TP
+\fBproto\fR, \fBstream\fR
+Of a message: \fBhttp1\fR, \fBhttp2\fR, \fBgrpc\fR, \fBws\fR or \fBsse\fR; the stream of HTTP/2.
+.TP
+\fBhttp.version\fR, \fBhttp.method\fR, \fBhttp.url\fR, \fBhttp.host\fR, \fBhttp.status\fR, \fBhttp.reason\fR
+The head of a message: of a request the method, of a response the status.
+.TP
+\fBhttp.headers\fR, \fBhttp.trailers\fR
+Arrays of name and value, in their order.
+.TP
+\fBhttp.unknown\fR, \fBhttp.grpc_messages\fR
+Fields that HTTP/2 referred to and that passed before the capture; gRPC messages in the body.
+.TP
+\fBtext\fR
+The message in one line, where it is no HTTP: an event's type, a WebSocket frame's opcode.
+.TP
+\fBbody.text\fR, \fBbody.bytes\fR, \fBcut\fR, \fBencoding\fR
+The content, decoded, as it is when it is UTF-8 and otherwise in base64; whether that is not all of
+it; a coding that could not be undone.
+.TP
+\fBsize\fR, \fBlost\fR, \fBtruncated\fR
+Bytes of the content as transferred; those of them that were not captured; whether bytes or the end
+of the message are missing.
+.TP
+\fBrequest.ts\fR, \fBrequest.method\fR, \fBrequest.url\fR, \fBwait_us\fR, \fBtime_us\fR
+Of a response: the request that it answers, and microseconds from the request's first byte to the
+response's first and last.
 .TP
 \fBfn\fR
 The library function that was probed.
@@ -160,7 +194,11 @@ impl<W: Write> Sink for JsonSink<W> {
         rfc3339(object.out, event.ts);
         object.out.push(b'"');
         object.optional_number("n", number);
-        process(&mut object, event);
+        let goid = match event.kind {
+            Kind::Data(data) => data.goid,
+            _ => 0,
+        };
+        process(&mut object, conn, event.tid, goid);
         connection(&mut object, conn);
         tls(&mut object, conn);
         if !event.func.is_empty() {
@@ -183,6 +221,11 @@ impl<W: Write> Sink for JsonSink<W> {
         }
         object.end();
         self.output.buf().push(b'\n');
+        self.output.end_event()
+    }
+
+    fn message(&mut self, conn: &Conn, message: &Message) -> Result<()> {
+        message::write(self.output.buf(), conn, message);
         self.output.end_event()
     }
 
@@ -222,14 +265,12 @@ fn dir_name(dir: Dir) -> &'static str {
     }
 }
 
-fn process(object: &mut Object<'_>, event: &Event<'_>) {
-    let process = &event.conn.proc;
+fn process(object: &mut Object<'_>, conn: &Conn, tid: u32, goid: u64) {
+    let process = &conn.proc;
     let mut inner = object.object("proc");
     inner.number("pid", process.pid.into());
-    inner.optional_number("tid", (event.tid != 0).then_some(event.tid.into()));
-    if let Kind::Data(data) = event.kind {
-        inner.optional_number("goid", (data.goid != 0).then_some(data.goid));
-    }
+    inner.optional_number("tid", (tid != 0).then_some(tid.into()));
+    inner.optional_number("goid", (goid != 0).then_some(goid));
     inner.text("comm", &process.comm);
     inner.optional_text("exe", process.exe.as_deref());
     inner.optional_number("uid", process.uid.map(u64::from));
@@ -294,33 +335,22 @@ fn data(object: &mut Object<'_>, piece: &Data<'_>) {
         call.number("off", piece.call_off);
         call.end();
     }
-    let mut inner = object.object("data");
-    match std::str::from_utf8(piece.bytes) {
-        Ok(text) => inner.text("text", text),
-        Err(_) => {
-            let out = inner.key("bytes");
-            out.push(b'"');
-            base64(out, piece.bytes);
-            out.push(b'"');
-        }
-    }
-    inner.end();
+    object.bytes("data", piece.bytes);
     let captured = piece.bytes.len() as u64;
     let is_truncated = captured < piece.len;
-    object
-        .key("truncated")
-        .extend_from_slice(if is_truncated { b"true" } else { b"false" });
+    object.flag("truncated", is_truncated);
     object.optional_number("captured", is_truncated.then_some(captured));
 }
 
 /// An object that is being written: commas and quotes where they belong.
-struct Object<'a> {
+#[derive(Debug)]
+pub struct Object<'a> {
     out: &'a mut Vec<u8>,
     is_empty: bool,
 }
 
 impl<'a> Object<'a> {
-    fn begin(out: &'a mut Vec<u8>) -> Self {
+    pub fn begin(out: &'a mut Vec<u8>) -> Self {
         out.push(b'{');
         Object {
             out,
@@ -329,7 +359,7 @@ impl<'a> Object<'a> {
     }
 
     /// `name` is one of ours: it needs no escaping.
-    fn key(&mut self, name: &str) -> &mut Vec<u8> {
+    pub fn key(&mut self, name: &str) -> &mut Vec<u8> {
         if !self.is_empty {
             self.out.push(b',');
         }
@@ -340,37 +370,75 @@ impl<'a> Object<'a> {
         self.out
     }
 
-    fn object(&mut self, name: &str) -> Object<'_> {
+    pub fn object(&mut self, name: &str) -> Object<'_> {
         Object::begin(self.key(name))
     }
 
-    fn text(&mut self, name: &str, value: &str) {
+    pub fn text(&mut self, name: &str, value: &str) {
         json_string(self.key(name), value);
     }
 
-    fn optional_text(&mut self, name: &str, value: Option<&str>) {
+    pub fn optional_text(&mut self, name: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.text(name, value);
         }
     }
 
     /// A value of ours that is shown as a string and needs no escaping.
-    fn plain(&mut self, name: &str, value: impl std::fmt::Display) {
+    pub fn plain(&mut self, name: &str, value: impl std::fmt::Display) {
         // Writing to a Vec cannot fail, here and below.
         let _ = write!(self.key(name), "\"{value}\"");
     }
 
-    fn number(&mut self, name: &str, value: u64) {
+    /// `{"text": …}`, or `{"bytes": …}` in base64 where they are not UTF-8.
+    pub fn bytes(&mut self, name: &str, bytes: &[u8]) {
+        let mut inner = self.object(name);
+        match std::str::from_utf8(bytes) {
+            Ok(text) => inner.text("text", text),
+            Err(_) => inner.base64("bytes", bytes),
+        }
+        inner.end();
+    }
+
+    pub fn flag(&mut self, name: &str, value: bool) {
+        self.key(name)
+            .extend_from_slice(if value { b"true" } else { b"false" });
+    }
+
+    pub fn base64(&mut self, name: &str, bytes: &[u8]) {
+        let out = self.key(name);
+        out.push(b'"');
+        base64(out, bytes);
+        out.push(b'"');
+    }
+
+    /// A number, as it is written.
+    pub fn bare(&mut self, name: &str, value: impl std::fmt::Display) {
         let _ = write!(self.key(name), "{value}");
     }
 
-    fn optional_number(&mut self, name: &str, value: Option<u64>) {
+    /// Foreign bytes that should be text.
+    pub fn lossy(&mut self, name: &str, value: &[u8]) {
+        json_string(self.key(name), &String::from_utf8_lossy(value));
+    }
+
+    pub fn optional_lossy(&mut self, name: &str, value: Option<&[u8]>) {
+        if let Some(value) = value {
+            self.lossy(name, value);
+        }
+    }
+
+    pub fn number(&mut self, name: &str, value: u64) {
+        let _ = write!(self.key(name), "{value}");
+    }
+
+    pub fn optional_number(&mut self, name: &str, value: Option<u64>) {
         if let Some(value) = value {
             self.number(name, value);
         }
     }
 
-    fn end(self) {
+    pub fn end(self) {
         self.out.push(b'}');
     }
 }

@@ -4,21 +4,29 @@ pub mod calls;
 pub mod color;
 pub mod endpoint;
 pub mod escape;
+pub mod har;
 pub mod hexdump;
 pub mod json;
 pub mod output;
 pub mod packet;
 pub mod pcapng;
 pub mod rotate;
+pub mod stats;
 pub mod text;
 pub mod tlsframe;
 
-use crate::event::{Event, Totals};
+use crate::event::{Conn, Event, Totals};
+use crate::proto::Message;
 use anyhow::Result;
 
 /// Takes events in order. An error ends the run, except a broken pipe, which ends it quietly.
 pub trait Sink {
     fn event(&mut self, event: &Event<'_>) -> Result<()>;
+
+    /// A message instead of the reads and writes that it was made of. Only sinks that print get any.
+    fn message(&mut self, _conn: &Conn, _message: &Message) -> Result<()> {
+        Ok(())
+    }
 
     /// Hands everything on to the operating system; called when no event is waiting.
     fn flush(&mut self) -> Result<()>;

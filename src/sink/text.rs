@@ -1,14 +1,17 @@
-//! Prints one line per read or write.
+//! Prints one line per message, or per read or write.
 //!
 //! `TIME 🔓 COMM[PID] SRC > DST #CONN PROTO MARK TEXT`: single spaces and a fixed order, for `grep`,
 //! `cut` and `awk`. MARK is `>` written data, `<` read data, `!` trouble, `*` the connection (`-v`).
+
+mod message;
 
 use super::calls::{Calls, Piece};
 use super::color::{self, Style};
 use super::hexdump::hexdump;
 use super::output::Output;
 use super::{Sink, endpoint, escape};
-use crate::event::{Conn, Data, Dir, Event, GapCause, Kind, Role, Totals};
+use crate::event::{Conn, Data, Dir, Event, GapCause, Kind, Nanos, Role, Totals};
+use crate::proto::Message;
 use crate::time::{Clock, TimeStyle};
 use anyhow::Result;
 use std::io::Write;
@@ -33,6 +36,10 @@ pub struct TextOptions {
     pub ascii: bool,
     pub color: bool,
     pub payload: Payload,
+    /// The head of each message under its line.
+    pub headers: bool,
+    /// Likewise its body.
+    pub body: bool,
     /// `-q`: no addresses and no connection number.
     pub short: bool,
     /// `-v`: lines for the connection itself; `-vv`: function, thread and offset of every call.
@@ -44,6 +51,13 @@ pub struct TextOptions {
     pub number: bool,
     /// Hand on each line at once (`-l`, or a terminal).
     pub line_buffered: bool,
+}
+
+impl TextOptions {
+    /// Whether the bodies of messages are looked at.
+    pub fn shows_bodies(&self) -> bool {
+        self.body
+    }
 }
 
 /// Prints events as text.
@@ -190,6 +204,18 @@ impl<W: Write> TextSink<W> {
 
     /// Appends the line up to the mark. Returns whether it shows the direction.
     fn begin(&mut self, event: &Event<'_>, mark: Mark) -> bool {
+        let protocol = event.conn.alpn.as_deref().filter(|alpn| !alpn.is_empty());
+        self.begin_line(Line {
+            ts: event.ts,
+            conn: event.conn,
+            dir: endpoint::direction(event),
+            protocol: protocol.unwrap_or("tls"),
+            mark,
+        })
+    }
+
+    fn begin_line(&mut self, line: Line<'_>) -> bool {
+        let conn = line.conn;
         self.lines += 1;
         let color = self.options.color;
         let out = self.output.buf();
@@ -198,7 +224,7 @@ impl<W: Write> TextSink<W> {
         }
         if self.options.time != TimeStyle::None {
             styled(out, color, Style::Time, |out| {
-                self.clock.write(out, event.ts)
+                self.clock.write(out, line.ts)
             });
             out.push(b' ');
         }
@@ -207,22 +233,30 @@ impl<W: Write> TextSink<W> {
         } else {
             "🔓 ".as_bytes()
         });
-        escape::token(out, event.conn.proc.comm.as_bytes());
-        let _ = write!(out, "[{}] ", event.conn.proc.pid);
+        escape::token(out, conn.proc.comm.as_bytes());
+        let _ = write!(out, "[{}] ", conn.proc.pid);
         let mut shows_dir = false;
         if !self.options.short {
-            shows_dir = endpoint::write_ends(out, event.conn, endpoint::direction(event));
-            let _ = write!(out, " #{} ", event.conn.id);
+            shows_dir = endpoint::write_ends(out, conn, line.dir);
+            let _ = write!(out, " #{} ", conn.id);
         }
-        match event.conn.alpn.as_deref() {
-            Some(alpn) if !alpn.is_empty() => escape::token(out, alpn.as_bytes()),
-            _ => out.extend_from_slice(b"tls"),
-        }
+        escape::token(out, line.protocol.as_bytes());
         out.push(b' ');
-        let (sign, style) = mark.look();
+        let (sign, style) = line.mark.look();
         styled(out, color, style, |out| out.push(sign));
         shows_dir
     }
+}
+
+/// What stands at the front of a line.
+#[derive(Clone, Copy)]
+struct Line<'a> {
+    ts: Nanos,
+    conn: &'a Conn,
+    /// The sender stands first.
+    dir: Dir,
+    protocol: &'a str,
+    mark: Mark,
 }
 
 impl<W: Write> Sink for TextSink<W> {
@@ -242,6 +276,12 @@ impl<W: Write> Sink for TextSink<W> {
                 self.connection(event, "close");
             }
         }
+        self.output.end_event()
+    }
+
+    fn message(&mut self, conn: &Conn, message: &Message) -> Result<()> {
+        self.show(conn, message);
+        self.current = None;
         self.output.end_event()
     }
 

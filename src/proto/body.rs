@@ -1,0 +1,126 @@
+//! Keeps the beginning of bodies within bounds, and undoes their content encoding for display.
+
+use super::message::{Body, Http, Message};
+use super::{At, Limits};
+use crate::event::Conn;
+use std::io::Read;
+
+/// What a decoder works with: whose bytes they are, what may be kept, and where messages go.
+#[derive(Debug)]
+pub struct Context<'a> {
+    pub conn: &'a Conn,
+    pub limits: Limits,
+    /// Bytes kept of all incomplete bodies.
+    pub held: &'a mut usize,
+    pub ready: &'a mut Vec<Message>,
+}
+
+impl Context<'_> {
+    /// The next bytes of a body.
+    pub fn keep(&mut self, body: &mut Body, bytes: &[u8]) {
+        let room = if body.is_whole() {
+            let own = self.limits.body.saturating_sub(body.kept.len());
+            own.min(self.limits.bodies.saturating_sub(*self.held))
+        } else {
+            0
+        };
+        let kept = bytes.get(..room).unwrap_or(bytes);
+        body.kept.extend_from_slice(kept);
+        *self.held += kept.len();
+        body.size += bytes.len() as u64;
+    }
+
+    /// Likewise of a body that is short and that we look at ourselves, whoever else does.
+    pub fn keep_short(&mut self, body: &mut Body, bytes: &[u8]) {
+        body.kept.extend_from_slice(bytes);
+        body.size += bytes.len() as u64;
+        *self.held += bytes.len();
+    }
+
+    /// The message is complete, or will never be.
+    pub fn finish(&mut self, mut message: Message, at: At) {
+        message.end = message.end.max(at.ts);
+        message.is_cut |= message.body.lost > 0;
+        *self.held = self.held.saturating_sub(message.body.kept.len());
+        self.ready.push(message);
+    }
+}
+
+impl Body {
+    /// Bytes of it have passed unseen.
+    pub fn miss(&mut self, len: u64) {
+        self.size = self.size.saturating_add(len);
+        self.lost = self.lost.saturating_add(len);
+    }
+}
+
+/// Most bytes that a body may become: a bomb stays harmless.
+const MAX_DECODED: u64 = 8 << 20;
+
+/// A body without its content encoding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    pub bytes: Vec<u8>,
+    /// Fewer bytes than the body has: it was not kept whole, or ends too early, or is too long.
+    pub is_cut: bool,
+    /// The coding that could not be undone; `bytes` are still in it.
+    pub undone: Option<Vec<u8>>,
+}
+
+/// Undoes the codings that `content-encoding` names (RFC 9110 section 8.4), the last one first.
+pub fn decode(http: &Http, body: &Body) -> Decoded {
+    let mut decoded = Decoded {
+        bytes: body.kept.clone(),
+        is_cut: !body.is_whole(),
+        undone: None,
+    };
+    let codings: Vec<&[u8]> = http
+        .headers
+        .iter()
+        .filter(|header| header.name.eq_ignore_ascii_case(b"content-encoding"))
+        .flat_map(|header| header.value.split(|&byte| byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"))
+        .collect();
+    for coding in codings.into_iter().rev() {
+        let Some((bytes, is_whole)) = undo(coding, &decoded.bytes) else {
+            decoded.undone = Some(coding.to_vec());
+            break;
+        };
+        decoded.bytes = bytes;
+        decoded.is_cut |= !is_whole;
+    }
+    decoded
+}
+
+/// What could be read, and whether that was all; `None` when nothing could, or the coding is
+/// unknown.
+fn undo(coding: &[u8], bytes: &[u8]) -> Option<(Vec<u8>, bool)> {
+    let is = |name: &str| coding.eq_ignore_ascii_case(name.as_bytes());
+    if bytes.is_empty() {
+        return Some((Vec::new(), true));
+    }
+    if is("gzip") || is("x-gzip") {
+        read_all(flate2::read::MultiGzDecoder::new(bytes))
+    } else if is("deflate") {
+        // RFC 9110 means zlib; some send the bare stream.
+        read_all(flate2::read::ZlibDecoder::new(bytes))
+            .or_else(|| read_all(flate2::read::DeflateDecoder::new(bytes)))
+    } else if is("br") {
+        read_all(brotli_decompressor::Decompressor::new(bytes, 4096))
+    } else if is("zstd") {
+        read_all(ruzstd::decoding::StreamingDecoder::new(bytes).ok()?)
+    } else {
+        None
+    }
+}
+
+fn read_all(from: impl Read) -> Option<(Vec<u8>, bool)> {
+    let mut bytes = Vec::new();
+    let mut limited = from.take(MAX_DECODED);
+    match limited.read_to_end(&mut bytes) {
+        Ok(_) => Some((bytes, limited.limit() > 0)),
+        Err(_) if bytes.is_empty() => None,
+        Err(_) => Some((bytes, false)),
+    }
+}
