@@ -173,7 +173,8 @@ struct ts_layout {
 	__u32 unproved;                 /* its functions were found without symbols */
 	struct ts_chain secured;        /* NSS: a byte in which a bit says that data is TLS's */
 	__u32 secured_bit;
-	__u32 wrong; /* set by BPF: one of those gave what reading and writing never give */
+	__u32 client; /* what `server` holds in a client; in a server it holds 1 */
+	__u32 wrong;  /* set by BPF: one of those gave what reading and writing never give */
 };
 
 /* Addresses in network byte order, IPv4 in the first four bytes; ports in host byte order. */
@@ -323,7 +324,7 @@ struct ts_sleeper {
 };
 
 _Static_assert(sizeof(struct ts_chain) == 20, "ts_chain");
-_Static_assert(sizeof(struct ts_layout) == 348, "ts_layout");
+_Static_assert(sizeof(struct ts_layout) == 352, "ts_layout");
 _Static_assert(sizeof(struct ts_addr) == 48, "ts_addr");
 _Static_assert(sizeof(struct ts_conn_key) == 16, "ts_conn_key");
 _Static_assert(sizeof(struct ts_conn) == 120, "ts_conn");

@@ -8,6 +8,13 @@
 #include "thread.bpf.h"
 #include "user.bpf.h"
 
+static __always_inline __u8 role_of(const struct ts_layout *layout, __u32 server)
+{
+	if (server == 1)
+		return TS_ROLE_SERVER;
+	return server == layout->client ? TS_ROLE_CLIENT : TS_ROLE_UNKNOWN;
+}
+
 /* Until then (boot time) sends are looked at; 0: not. User space resets what has passed. */
 __u64 hellos_until = 0;
 
@@ -200,8 +207,8 @@ static __always_inline __u8 own_hello(const struct ts_conn *conn, const struct t
 	__u8 role = conn->role;
 	__u32 server;
 
-	if (field && read_u32(field, &server) && server <= 1)
-		role = server ? TS_ROLE_SERVER : TS_ROLE_CLIENT;
+	if (field && read_u32(field, &server))
+		role = role_of(layout, server);
 	if (!role && conn->hello_type == CLIENT_HELLO)
 		role = TS_ROLE_CLIENT;
 	if (role != TS_ROLE_CLIENT && read_random(&layout->server_random, handle, random))

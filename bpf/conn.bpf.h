@@ -230,8 +230,8 @@ static __always_inline void read_tls_facts(struct ts_rec_conn *rec, const struct
 	if (field && read_u32(field, &value))
 		rec->version = value;
 	field = rec->role ? 0 : chase(&layout->server, handle);
-	if (field && read_u32(field, &value) && value <= 1)
-		rec->role = value ? TS_ROLE_SERVER : TS_ROLE_CLIENT;
+	if (field && read_u32(field, &value))
+		rec->role = role_of(layout, value);
 	read_alpn(rec, layout, handle);
 	field = chase(&layout->sni, handle);
 	if (!field || !read_u64(field, &name) || !name)

@@ -29,7 +29,7 @@ pub use object::usual::types;
 
 // The same numbers as in bpf/abi.h: what the skeleton made of the types must be what C meant.
 const _: () = {
-    assert!(size_of::<types::ts_layout>() == 348);
+    assert!(size_of::<types::ts_layout>() == 352);
     assert!(size_of::<types::ts_conn_key>() == 16);
     assert!(size_of::<types::ts_conn>() == 120);
     assert!(offset_of!(types::ts_conn, off) == 8);
@@ -185,6 +185,7 @@ impl Bpf {
             unproved: ssl.unproved.into(),
             secured: chain(secured.as_ref()),
             secured_bit: secured_bit.unwrap_or_default().into(),
+            client: ssl.client,
             wrong: 0,
         };
         self.parts

@@ -128,9 +128,11 @@ fn the_tools_of_gnutls_are_captured_at_both_ends() {
     let client = ["gnutls-cli", "--insecure", "-p", &port, "localhost"];
     let said = lab::body(40_000);
     let (of_client, of_server) = ends(&server, &client, &said);
-    let client = only(&of_client);
-    assert_mirror(client, only(&of_server));
+    let (client, server) = (only(&of_client), only(&of_server));
+    assert_mirror(client, server);
     assert!(client.out.bytes == said);
+    assert_eq!(client.role.as_deref(), Some("client"));
+    assert_eq!(server.role.as_deref(), Some("server"));
     assert_eq!(client.lib.as_deref(), Some("gnutls"));
     assert_eq!(client.version.as_deref(), Some("1.3"));
 }

@@ -6,8 +6,8 @@
 use crate::discovery::elf::{Elf, Symbol};
 use crate::event::{Dir, Flavor, Role};
 use crate::plan::disasm::Decoder;
-use crate::plan::symbolic::{self, Callee};
-use crate::plan::{Action, Count, Layout, Plan, Probe, layout, nss, probe};
+use crate::plan::symbolic::{self, Callee, Run};
+use crate::plan::{Action, Count, Layout, LoadChain, Plan, Probe, layout, nss, probe};
 use anyhow::Result;
 use std::collections::HashMap;
 
@@ -19,6 +19,9 @@ struct Family {
     functions: &'static [(&'static str, Action)],
     /// Returns the protocol's version, in the library's own numbers or those of the wire.
     version: Option<&'static str>,
+    /// Refuses what is asked of a client, and what the library's field of the role holds in one; in a
+    /// server it holds 1.
+    role: Option<(&'static str, u32)>,
     /// Returns the negotiated protocol as a C string.
     alpn: Option<&'static str>,
     /// What is not seen although the library has it: the function, and what to say.
@@ -55,6 +58,8 @@ const FAMILIES: [Family; 5] = [
             ("gnutls_deinit", Action::Free),
         ],
         version: Some("gnutls_protocol_get_version"),
+        // GNUTLS_CLIENT
+        role: Some(("gnutls_server_name_get", 2)),
         alpn: None,
         limits: &[(
             "gnutls_record_recv_packet",
@@ -75,6 +80,7 @@ const FAMILIES: [Family; 5] = [
             ("ssl_Close", Action::Free),
         ],
         version: None,
+        role: None,
         alpn: None,
         limits: &[],
     },
@@ -100,6 +106,7 @@ const FAMILIES: [Family; 5] = [
             ("wolfSSL_free", Action::Free),
         ],
         version: None,
+        role: None,
         alpn: None,
         limits: &[],
     },
@@ -118,6 +125,7 @@ const FAMILIES: [Family; 5] = [
             ("mbedtls_ssl_free", Action::Free),
         ],
         version: None,
+        role: None,
         alpn: Some("mbedtls_ssl_get_alpn_protocol"),
         limits: &[],
     },
@@ -136,6 +144,7 @@ const FAMILIES: [Family; 5] = [
             ("s2n_connection_free", Action::Free),
         ],
         version: Some("s2n_connection_get_actual_protocol_version"),
+        role: None,
         alpn: None,
         limits: &[],
     },
@@ -152,6 +161,7 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Vec<Result<Plan>>> {
         names.extend(family.functions.iter().map(|(name, _)| name));
         names.extend(family.limits.iter().map(|(name, _)| name));
         names.extend([family.proof, family.version, family.alpn].iter().flatten());
+        names.extend(family.role.iter().map(|(name, _)| name));
     }
     let mut found = elf.find(&names);
     if found.contains_key(nss::EXPORTED) && !found.contains_key(nss::READ) {
@@ -283,7 +293,15 @@ fn layout_of(
         let symbol = found.get(name?)?;
         layout::returned_field(elf, decoder, symbol, sizes)
     };
+    let role = family.role.and_then(|(name, client)| {
+        let symbol = found.get(name)?;
+        let run = symbolic::execute(elf, decoder, symbol.vaddr, symbol.size);
+        Some((compared_field(&run, client)?, client))
+    });
+    let (server, client) = role.unzip();
     Layout {
+        server,
+        client: client.unwrap_or_default(),
         version: getter(family.version, &[4, 1]),
         // No length: it ends in a NUL.
         alpn: getter(family.alpn, &[8]).map(|text| (text, Vec::new())),
@@ -292,6 +310,21 @@ fn layout_of(
             .flatten(),
         ..Layout::default()
     }
+}
+
+/// The only int behind the handle that is compared with this number.
+fn compared_field(run: &Run, with: u32) -> Option<LoadChain> {
+    let mut fields: Vec<LoadChain> = run
+        .compared
+        .iter()
+        .filter(|(_, number)| *number == i64::from(with))
+        .filter_map(|(value, _)| run.chain(*value))
+        .filter(|(_, size)| *size == 4)
+        .map(|(chain, _)| chain)
+        .collect();
+    fields.dedup();
+    let field = fields.pop();
+    field.filter(|_| fields.is_empty())
 }
 
 #[cfg(test)]

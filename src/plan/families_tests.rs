@@ -31,6 +31,7 @@ fn gnutls_is_probed_once_per_call_and_tells_its_version() {
             .all(|(name, _)| *name != "gnutls_record_send")
     );
     assert!(matches!(plan.layout.version.as_deref(), Some([_, 8])));
+    assert_eq!((plan.layout.server, plan.layout.client), (Some(vec![0]), 2));
 }
 
 #[test]

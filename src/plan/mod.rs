@@ -216,8 +216,9 @@ pub struct Layout {
     pub rbio: Option<LoadChain>,
     /// `int` from `SSL_version`; in `BoringSSL` a `uint16_t`, so only the low 16 bits count.
     pub version: Option<LoadChain>,
-    /// `int` from `SSL_is_server`.
+    /// `int` from `SSL_is_server`: 1 in a server, and in a client this.
     pub server: Option<LoadChain>,
+    pub client: u32,
     /// `char *` and its length (`size_t` or `unsigned`) from `SSL_get0_alpn_selected`; where there
     /// is no chain to the length, the text ends in a NUL.
     pub alpn: Option<(LoadChain, LoadChain)>,
