@@ -133,6 +133,10 @@ pub struct Cli {
     #[arg(long, help_heading = SHOW)]
     pub body: bool,
 
+    /// At the end, a table of hosts: requests, statuses, and how long responses took
+    #[arg(long, help_heading = SHOW)]
+    pub stats: bool,
+
     /// Shorter lines: no addresses, no connection number
     #[arg(short, long, help_heading = SHOW)]
     pub quiet: bool,
@@ -221,6 +225,10 @@ pub struct Cli {
     /// With -C or -G: run this program with the name of each finished file
     #[arg(short = 'z', value_name = "PROGRAM", help_heading = FILES)]
     pub rotate_command: Option<String>,
+
+    /// Save HTTP exchanges as HAR, for browsers and Postman
+    #[arg(long, value_name = "FILE", help_heading = FILES)]
+    pub har: Option<PathBuf>,
 
     /// Read a file that tlssniff has written (`-`: standard input); needs no privilege
     #[arg(short, long, value_name = "FILE|-", help_heading = FILES)]

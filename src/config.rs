@@ -38,6 +38,10 @@ pub struct Config {
     pub read_file: Option<FileArg>,
     pub filter: Option<Filter>,
     pub output: Output,
+    /// `--har`
+    pub har: Option<PathBuf>,
+    /// `--stats`
+    pub stats: bool,
     /// `-w`
     pub write: Option<Write>,
     /// `-s`: bytes kept of each call; 0 is everything.
@@ -180,6 +184,8 @@ impl Config {
             filter: filter(&cli)?,
             output: output(&cli, around),
             write: write(&cli),
+            har: cli.har,
+            stats: cli.stats,
             command: match cli.command.is_empty() {
                 true => None,
                 false => Some(Command {
@@ -391,7 +397,7 @@ fn output(cli: &Cli, around: &Surroundings) -> Output {
             true => Format::Json,
             false => Format::Text,
         },
-        print: cli.write_file.is_none() || cli.print,
+        print: cli.print || cli.write_file.is_none() && cli.har.is_none(),
         file: cli.output.clone(),
         line_buffered,
         raw: cli.raw || cli.hex > 0 || cli.hex_ascii > 0,

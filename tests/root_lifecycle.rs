@@ -348,7 +348,7 @@ fn a_full_disk_leaves_a_readable_file_and_a_message() {
     let status = sniff.wait(LIMIT);
     let stderr = sniff.stderr_text();
     let read = Command::new(lab::tlssniff())
-        .args(["--json", "-r"])
+        .args(["--json", "--raw", "-r"])
         .arg(&file)
         .output()
         .unwrap();

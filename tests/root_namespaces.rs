@@ -129,7 +129,7 @@ fn a_capture_in_a_pid_namespace_uses_the_numbers_of_that_namespace() {
     let dir = lab::new_dir();
     let json = dir.path().join("inside.json");
     let script = format!(
-        "{} --json -o {} -f -- sh -c '{odd} plain; {odd} plain'",
+        "{} --json --raw -o {} -f -- sh -c '{odd} plain; {odd} plain'",
         lab::tlssniff().display(),
         json.display(),
         odd = lab::odd().display(),

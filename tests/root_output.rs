@@ -299,7 +299,7 @@ fn essence(line: &Value) -> Value {
 /// Captures `odd` into a file and, at the same time, as JSON.
 fn capture_both(dir: &Path, file: &Path, scenario: &str, more: &[&str]) -> (Vec<Truth>, Capture) {
     let json = dir.join("live.json");
-    let mut args = command(&["--json", "--print", "-o"]);
+    let mut args = command(&["--json", "--raw", "--print", "-o"]);
     args.arg(&json).arg("-w").arg(file).args(more);
     args.arg("--").arg(lab::odd()).arg(scenario);
     let mut running = Running::start(&mut args, dir);
@@ -339,7 +339,7 @@ fn a_file_read_back_gives_the_events_of_the_live_capture() {
         let dir = lab::new_dir();
         let file = dir.path().join("out.pcapng");
         let (truths, live) = capture_both(dir.path(), &file, scenario, more);
-        let read = Capture::parse(&read_back(&file, &["--json"]));
+        let read = Capture::parse(&read_back(&file, &["--json", "--raw"]));
         if !more.contains(&"-s") {
             oracle::assert_equal(&live, &truths, Checks::default());
             oracle::assert_equal(&read, &truths, Checks::default());
@@ -369,7 +369,7 @@ fn a_file_is_read_back_without_any_privilege() {
     let (_, live) = capture_both(dir.path(), &file, "plain", &[]);
     let mode = file.metadata().unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode, 0o600, "secrets are in it");
-    let output = command(&["--json", "-r", "-"])
+    let output = command(&["--json", "--raw", "-r", "-"])
         .uid(65534)
         .gid(65534)
         .stdin(std::fs::File::open(&file).unwrap())
@@ -611,6 +611,7 @@ fn no_byte_of_a_stranger_can_drive_the_terminal() {
         &["-v", "-A"],
         &["-vvv"],
         &["--json"],
+        &["--json", "--raw"],
         &["-q"],
     ] {
         let file: PathBuf = dir.path().join("out.txt");
@@ -640,7 +641,7 @@ fn no_byte_of_a_stranger_can_drive_the_terminal() {
             running.stderr_text().as_bytes(),
             &format!("stderr of {args:?}"),
         );
-        if args == ["--json"] {
+        if args == ["--json", "--raw"] {
             let capture = Capture::read(&file);
             let conn = capture.conns.values().next().unwrap();
             assert!(conn.out.bytes.ends_with(&evil) && conn.input.bytes.ends_with(&evil));

@@ -46,6 +46,15 @@ pub enum Match {
 
 /// Whether an HTTP/1 request or response begins here (RFC 9112 sections 3 and 4).
 pub fn head(bytes: &[u8]) -> Match {
+    // Line ends before it are to be ignored (section 2.2).
+    let blank = bytes
+        .iter()
+        .take_while(|byte| matches!(byte, b'\r' | b'\n'))
+        .count();
+    let bytes = bytes.get(blank..).unwrap_or_default();
+    if bytes.is_empty() && blank > 0 {
+        return Match::Part;
+    }
     match starts(bytes, b"HTTP/1.") {
         Match::Whole => status_line(bytes),
         Match::Part => Match::Part,

@@ -209,3 +209,7 @@ const STATIC: [(&str, &str); 61] = [
     ("strict-transport-security", ""), ("transfer-encoding", ""), ("user-agent", ""), ("vary", ""),
     ("via", ""), ("www-authenticate", ""),
 ];
+
+#[cfg(test)]
+#[path = "hpack_tests.rs"]
+mod tests;

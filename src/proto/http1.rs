@@ -498,3 +498,7 @@ pub fn unanswered(asked: &Rc<Asked>, at: At, context: &mut Context<'_>) {
     message.asked = Some(Rc::clone(asked));
     context.finish(message, at);
 }
+
+#[cfg(test)]
+#[path = "http1_tests.rs"]
+mod tests;

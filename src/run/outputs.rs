@@ -6,9 +6,11 @@ use crate::filter::Filter;
 use crate::proto::{Conversations, Item, Limits, Message, Part};
 use crate::run::exchanges::Exchanges;
 use crate::sink::Sink;
+use crate::sink::har::HarSink;
 use crate::sink::json::JsonSink;
 use crate::sink::pcapng::{self, PcapSink};
 use crate::sink::rotate::{self, FileLimitReached, NameAt};
+use crate::sink::stats::StatsSink;
 use crate::sink::text::TextSink;
 use crate::time;
 use anyhow::{Context, Result};
@@ -57,7 +59,7 @@ impl Outputs {
     /// A file cannot be created.
     pub fn new(config: &Config) -> Result<Outputs> {
         let mut calls: Vec<Box<dyn Sink>> = Vec::new();
-        let mut messages = Vec::new();
+        let mut messages: Vec<Box<dyn Sink>> = Vec::new();
         if let Some(write) = &config.write {
             calls.push(Box::new(pcap_sink(write, config)?));
         }
@@ -73,8 +75,17 @@ impl Outputs {
                 messages.push(sink);
             }
         }
+        if let Some(path) = &config.har {
+            messages.push(Box::new(HarSink::new(new_file(path, "--har")?)?));
+        }
+        if config.stats {
+            messages.push(Box::new(StatsSink::new(io::stderr())));
+        }
         let filter = config.filter.as_ref();
-        let limits = if config.output.shows_bodies() || filter.is_some_and(Filter::needs_bodies) {
+        let looks_at_bodies = config.har.is_some()
+            || config.output.shows_bodies()
+            || filter.is_some_and(Filter::needs_bodies);
+        let limits = if looks_at_bodies {
             Limits::SHOWN
         } else {
             Limits::NO_BODIES
@@ -327,14 +338,20 @@ fn pcap_sink(write: &Write, config: &Config) -> Result<PcapSink> {
 
 /// Plaintext is nobody else's business: a new file is for its owner alone.
 pub fn text_target(path: Option<&Path>) -> Result<File> {
-    let Some(path) = path else { return stdout() };
+    match path {
+        Some(path) => new_file(path, "-o"),
+        None => stdout(),
+    }
+}
+
+fn new_file(path: &Path, option: &str) -> Result<File> {
     OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
         .open(path)
-        .with_context(|| format!("create {} (-o)", path.display()))
+        .with_context(|| format!("create {} ({option})", path.display()))
 }
 
 /// Without the line buffering of `std::io::Stdout`: the sinks have their own.

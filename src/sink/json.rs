@@ -65,6 +65,7 @@ pub const SCHEMA: &str = r"One object per line. What is not known is left out.
 .TP
 \fBv\fR, \fBtype\fR
 Schema version, 1 (within a version fields are only added), and what the line is:
+\fBrequest\fR, \fBresponse\fR, \fBmessage\fR (neither of them), \fBunanswered\fR (a request),
 \fBopen\fR, \fBdata\fR, \fBgap\fR, \fBshutdown\fR, \fBclose\fR, and last \fBstats\fR.
 .TP
 \fBts\fR
@@ -101,6 +102,33 @@ The TLS implementation, the file that holds it, and what that file says of its v
 .TP
 \fBtls.sni\fR, \fBtls.alpn\fR, \fBtls.version\fR
 Server name, negotiated protocol, and TLS version (\fB1.3\fR; in hex when unknown).
+.TP
+\fBproto\fR, \fBstream\fR
+Of a message: \fBhttp1\fR, \fBhttp2\fR, \fBgrpc\fR, \fBws\fR or \fBsse\fR; the stream of HTTP/2.
+.TP
+\fBhttp.version\fR, \fBhttp.method\fR, \fBhttp.url\fR, \fBhttp.host\fR, \fBhttp.status\fR, \fBhttp.reason\fR
+The head of a message: of a request the method, of a response the status.
+.TP
+\fBhttp.headers\fR, \fBhttp.trailers\fR
+Arrays of name and value, in their order.
+.TP
+\fBhttp.unknown\fR, \fBhttp.grpc_messages\fR
+Fields that HTTP/2 referred to and that passed before the capture; gRPC messages in the body.
+.TP
+\fBtext\fR
+The message in one line, where it is no HTTP: an event's type, a WebSocket frame's opcode.
+.TP
+\fBbody.text\fR, \fBbody.bytes\fR, \fBcut\fR, \fBencoding\fR
+The content, decoded, as it is when it is UTF-8 and otherwise in base64; whether that is not all of
+it; a coding that could not be undone.
+.TP
+\fBsize\fR, \fBlost\fR, \fBtruncated\fR
+Bytes of the content as transferred; those of them that were not captured; whether bytes or the end
+of the message are missing.
+.TP
+\fBrequest.ts\fR, \fBrequest.method\fR, \fBrequest.url\fR, \fBwait_us\fR, \fBtime_us\fR
+Of a response: the request that it answers, and microseconds from the request's first byte to the
+response's first and last.
 .TP
 \fBfn\fR
 The library function that was probed.
@@ -315,13 +343,14 @@ fn data(object: &mut Object<'_>, piece: &Data<'_>) {
 }
 
 /// An object that is being written: commas and quotes where they belong.
-struct Object<'a> {
+#[derive(Debug)]
+pub struct Object<'a> {
     out: &'a mut Vec<u8>,
     is_empty: bool,
 }
 
 impl<'a> Object<'a> {
-    fn begin(out: &'a mut Vec<u8>) -> Self {
+    pub fn begin(out: &'a mut Vec<u8>) -> Self {
         out.push(b'{');
         Object {
             out,
@@ -330,7 +359,7 @@ impl<'a> Object<'a> {
     }
 
     /// `name` is one of ours: it needs no escaping.
-    fn key(&mut self, name: &str) -> &mut Vec<u8> {
+    pub fn key(&mut self, name: &str) -> &mut Vec<u8> {
         if !self.is_empty {
             self.out.push(b',');
         }
@@ -341,57 +370,75 @@ impl<'a> Object<'a> {
         self.out
     }
 
-    fn object(&mut self, name: &str) -> Object<'_> {
+    pub fn object(&mut self, name: &str) -> Object<'_> {
         Object::begin(self.key(name))
     }
 
-    fn text(&mut self, name: &str, value: &str) {
+    pub fn text(&mut self, name: &str, value: &str) {
         json_string(self.key(name), value);
     }
 
-    fn optional_text(&mut self, name: &str, value: Option<&str>) {
+    pub fn optional_text(&mut self, name: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.text(name, value);
         }
     }
 
     /// A value of ours that is shown as a string and needs no escaping.
-    fn plain(&mut self, name: &str, value: impl std::fmt::Display) {
+    pub fn plain(&mut self, name: &str, value: impl std::fmt::Display) {
         // Writing to a Vec cannot fail, here and below.
         let _ = write!(self.key(name), "\"{value}\"");
     }
 
     /// `{"text": …}`, or `{"bytes": …}` in base64 where they are not UTF-8.
-    fn bytes(&mut self, name: &str, bytes: &[u8]) {
+    pub fn bytes(&mut self, name: &str, bytes: &[u8]) {
         let mut inner = self.object(name);
         match std::str::from_utf8(bytes) {
             Ok(text) => inner.text("text", text),
-            Err(_) => {
-                let out = inner.key("bytes");
-                out.push(b'"');
-                base64(out, bytes);
-                out.push(b'"');
-            }
+            Err(_) => inner.base64("bytes", bytes),
         }
         inner.end();
     }
 
-    fn flag(&mut self, name: &str, value: bool) {
+    pub fn flag(&mut self, name: &str, value: bool) {
         self.key(name)
             .extend_from_slice(if value { b"true" } else { b"false" });
     }
 
-    fn number(&mut self, name: &str, value: u64) {
+    pub fn base64(&mut self, name: &str, bytes: &[u8]) {
+        let out = self.key(name);
+        out.push(b'"');
+        base64(out, bytes);
+        out.push(b'"');
+    }
+
+    /// A number, as it is written.
+    pub fn bare(&mut self, name: &str, value: impl std::fmt::Display) {
         let _ = write!(self.key(name), "{value}");
     }
 
-    fn optional_number(&mut self, name: &str, value: Option<u64>) {
+    /// Foreign bytes that should be text.
+    pub fn lossy(&mut self, name: &str, value: &[u8]) {
+        json_string(self.key(name), &String::from_utf8_lossy(value));
+    }
+
+    pub fn optional_lossy(&mut self, name: &str, value: Option<&[u8]>) {
+        if let Some(value) = value {
+            self.lossy(name, value);
+        }
+    }
+
+    pub fn number(&mut self, name: &str, value: u64) {
+        let _ = write!(self.key(name), "{value}");
+    }
+
+    pub fn optional_number(&mut self, name: &str, value: Option<u64>) {
         if let Some(value) = value {
             self.number(name, value);
         }
     }
 
-    fn end(self) {
+    pub fn end(self) {
         self.out.push(b'}');
     }
 }

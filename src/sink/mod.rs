@@ -4,12 +4,14 @@ pub mod calls;
 pub mod color;
 pub mod endpoint;
 pub mod escape;
+pub mod har;
 pub mod hexdump;
 pub mod json;
 pub mod output;
 pub mod packet;
 pub mod pcapng;
 pub mod rotate;
+pub mod stats;
 pub mod text;
 pub mod tlsframe;
 

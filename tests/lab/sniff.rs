@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-/// A running `tlssniff … --json -o FILE`.
+/// A running `tlssniff … --json --raw -o FILE`.
 #[derive(Debug)]
 pub struct Sniff {
     pub running: Running,
@@ -37,7 +37,7 @@ impl Sniff {
     /// Starts a capture with JSON output and waits until it is complete in place.
     pub fn start<S: AsRef<OsStr>>(dir: &Path, args: &[S]) -> Sniff {
         let json = new_json(dir);
-        let mut command = command(&["--json", "-o"]);
+        let mut command = command(&["--json", "--raw", "-o"]);
         command.arg(&json).args(args);
         if std::env::var_os("LAB_DEBUG").is_some() {
             command.arg("--debug");
@@ -61,7 +61,7 @@ impl Sniff {
     /// standard output as its own, and the capture.
     pub fn run(dir: &Path, args: &[&str], target: &mut Command) -> (Running, Capture) {
         let json = new_json(dir);
-        let mut command = command(&["--json", "-o"]);
+        let mut command = command(&["--json", "--raw", "-o"]);
         command.arg(&json).args(args).arg("--");
         command.arg(target.get_program()).args(target.get_args());
         for (name, value) in target.get_envs() {

@@ -147,16 +147,3 @@ fn answer(object: &mut Object<'_>, message: &Message) {
     object.optional_number("wait_us", micros(message.waited()));
     object.optional_number("time_us", micros(message.elapsed()));
 }
-
-impl Object<'_> {
-    /// Foreign bytes that should be text.
-    fn lossy(&mut self, name: &str, value: &[u8]) {
-        json_string(self.key(name), &String::from_utf8_lossy(value));
-    }
-
-    fn optional_lossy(&mut self, name: &str, value: Option<&[u8]>) {
-        if let Some(value) = value {
-            self.lossy(name, value);
-        }
-    }
-}
