@@ -3,7 +3,7 @@
 //! Parses single values (numbers, sizes, times, lists of PIDs); whether they go together is decided
 //! in `config`. The doc comments below are the text of `--help` and of the man page.
 
-use crate::filter::fields;
+use crate::filter::help;
 use clap::{ArgAction, Parser, ValueEnum, ValueHint};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -16,11 +16,14 @@ const FILES: &str = "Capture files";
 const RUN: &str = "Running";
 
 const FILTER_WORDS: &str = "Filter: [src|dst] host, net, port or portrange, pid, uid, comm, in, \
-                            out, and, or, not, ( )";
+                            out, tls, http, request, response, unanswered, and, or, not, ( )\n\
+                            Fields (method, path, status, time, header[\"NAME\"], body, tls.sni ...) with\n\
+                            == != < <= > >= in contains matches; protocols by name. --help lists all.";
 
 const EXAMPLES: &str = "Examples:
   tlssniff -A -- curl https://example.com/   one command, with payload
   tlssniff -p \"$(pgrep -d, nginx)\" port 443  running processes, filtered
+  tlssniff 'status >= 500 or time > 1s'      the answers that failed or were slow
   tlssniff -w out.pcapng                     the whole machine, for Wireshark";
 
 /// Show the plaintext of TLS connections of running programs
@@ -40,7 +43,7 @@ const EXAMPLES: &str = "Examples:
                       tlssniff -r FILE [OPTIONS] [FILTER]...\n       \
                       tlssniff -D [-p PID] [--json]",
     after_help = format!("{FILTER_WORDS}\n\n{EXAMPLES}"),
-    after_long_help = format!("Filter:\n{}\n{EXAMPLES}", indented(&fields::help())),
+    after_long_help = format!("{}{EXAMPLES}", filter_help()),
 )]
 pub struct Cli {
     /// Only these processes; several with commas, spaces or by repeating -p
@@ -308,6 +311,14 @@ pub enum Generate {
     Fish,
 }
 
+/// The filter language, table by table.
+fn filter_help() -> String {
+    help::help()
+        .into_iter()
+        .map(|(title, table)| format!("{title}:\n{}\n", indented(&table)))
+        .collect()
+}
+
 /// Each line two columns to the right, as clap shows options.
 fn indented(text: &str) -> String {
     text.lines().map(|line| format!("  {line}\n")).collect()
@@ -369,6 +380,7 @@ fn parse_size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::filter::fields;
     use clap::CommandFactory;
 
     fn parse(args: &[&str]) -> Cli {
@@ -389,7 +401,7 @@ mod tests {
     #[test]
     fn short_help_has_every_word_of_the_filter() {
         for entry in fields::WORDS {
-            let mut words = FILTER_WORDS.split([' ', ',', '|', '[', ']']);
+            let mut words = FILTER_WORDS.split([' ', ',', '|', '[', ']', '\n']);
             assert!(words.any(|word| word == entry.name), "{}", entry.name);
         }
     }

@@ -83,22 +83,23 @@ impl Flavor {
         }
     }
 
+    /// Every one.
+    pub const ALL: &[Flavor] = &[
+        Flavor::OpenSsl,
+        Flavor::LibreSsl,
+        Flavor::BoringSsl,
+        Flavor::Go,
+        Flavor::GnuTls,
+        Flavor::Nss,
+        Flavor::WolfSsl,
+        Flavor::MbedTls,
+        Flavor::S2n,
+        Flavor::Rustls,
+    ];
+
     /// The inverse of [`Flavor::name`].
     pub fn from_name(name: &str) -> Option<Flavor> {
-        [
-            Flavor::OpenSsl,
-            Flavor::LibreSsl,
-            Flavor::BoringSsl,
-            Flavor::Go,
-            Flavor::GnuTls,
-            Flavor::Nss,
-            Flavor::WolfSsl,
-            Flavor::MbedTls,
-            Flavor::S2n,
-            Flavor::Rustls,
-        ]
-        .into_iter()
-        .find(|f| f.name() == name)
+        Flavor::ALL.iter().copied().find(|f| f.name() == name)
     }
 }
 

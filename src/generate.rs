@@ -4,7 +4,7 @@
 //! JSON fields from the sink that writes them; so none of the three can be forgotten here.
 
 use crate::cli::{Cli, Generate};
-use crate::filter::fields;
+use crate::filter::help;
 use crate::sink::json;
 use anyhow::{Context, Result};
 use clap::{Command, CommandFactory};
@@ -58,7 +58,12 @@ fn man(out: &mut Vec<u8>) -> std::io::Result<()> {
     page.render_options_section(out)?;
 
     let mut filter = section("FILTER", FILTER);
-    literal(&mut filter, &fields::help());
+    for (title, table) in help::help() {
+        filter.control("PP", []);
+        filter.text([bold(title)]);
+        literal(&mut filter, &table);
+    }
+    append(&mut filter, FILTER_MEANING);
     filter.to_writer(out)?;
     section("OUTPUT", OUTPUT).to_writer(out)?;
     section("JSON", JSON).to_writer(out)?;
@@ -102,6 +107,11 @@ use Block::{Item, Literal, Text};
 fn section(title: &str, blocks: &[Block]) -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", [title]);
+    append(&mut roff, blocks);
+    roff
+}
+
+fn append(roff: &mut Roff, blocks: &[Block]) {
     for block in blocks {
         match block {
             Text(text) => {
@@ -113,10 +123,9 @@ fn section(title: &str, blocks: &[Block]) -> Roff {
                 roff.text([bold(*term)]);
                 roff.text([roman(*text)]);
             }
-            Literal(text) => literal(&mut roff, text),
+            Literal(text) => literal(roff, text),
         }
     }
-    roff
 }
 
 fn literal(roff: &mut Roff, text: &str) {
@@ -154,10 +163,56 @@ const DESCRIPTION: &[Block] = &[
 
 const FILTER: &[Block] = &[Text(
     "The words that are neither options nor behind -- are joined with spaces and make up an \
-         expression that each event must match. It may also come from -Y or from a file with -F. \
-         Terms are joined with and, or, not and parentheses; quote them where a shell would take \
-         them for its own. The terms are:",
+         expression that each message, or with --raw each read or write, must match. It may also \
+         come from -Y or from a file with -F. Terms are words as of tcpdump and comparisons of \
+         fields as of Wireshark; they are joined with and, or, not and parentheses. Quote what a \
+         shell would take for its own.",
 )];
+
+const FILTER_MEANING: &[Block] = &[
+    Text(
+        "Values: a number; bytes with k, M or G (powers of 1024); a time with ns, us, ms, s, m or \
+         h; a string in double quotes, which may be left out where it is one word; an address or a \
+         block of them; and for matches a regular expression between slashes. In it upper and \
+         lower case are the same ((?-i) ends that), and behind it s lets the dot match line ends \
+         and m lets ^ and $ match at lines. contains looks for bytes as they are. Host names, \
+         media types and the names of header fields have no upper and lower case.",
+    ),
+    Literal(
+        "status >= 500 or time > 1s\n\
+         method == POST and path matches /^\\/api\\/v[12]/\n\
+         host == api.example.com and not http.header[\"authorization\"]\n\
+         port in {443, 8443..8450} and body contains \"token\"",
+    ),
+    Text(
+        "A name alone asks whether the field has a value. A comparison with a field that has none \
+         is false, also with !=; so 'status != 200' is about responses only, and 'not status == \
+         200' passes everything else too. A field that may have several values (ip, port, a header \
+         field that is repeated) passes when one of them does, and with != when none is equal. host \
+         and port before a value are words of tcpdump (host 192.0.2.1), and before an operator \
+         fields (host == api.example.com); likewise in before a { is a comparison, and else a \
+         direction.",
+    ),
+    Text(
+        "A response knows what it answers: method, url, host, path, query, command and the fields \
+         of the request are those of its request, so that a filter on them passes both. A request \
+         passes before its response comes: status, time and the response's fields are unknown then, \
+         and a filter on them passes the line of the response, which repeats what it answers. size, \
+         type and body are the message's own. Frames of WebSocket and server-sent events belong to \
+         the request that began them.",
+    ),
+    Text(
+        "With -w or --raw, a filter that asks for something of messages passes whole exchanges: \
+         the reads and writes of a connection are held back until a message passes, and then \
+         written from the last point at which nothing was incomplete to the next such point. Where \
+         there is no such point, as in HTTP/2, whose headers depend on each other, the whole \
+         connection is written. What is left out between leaves no hole in the file: stream \
+         offsets and TCP sequence numbers count what is written. At most 8 MiB of a connection \
+         and 32 MiB of all are held back; a connection that exceeds that is written although \
+         nothing of it has passed, which is told. Bytes of no known protocol have no fields of \
+         messages.",
+    ),
+];
 
 const OUTPUT: &[Block] = &[
     Text(
@@ -328,7 +383,7 @@ mod tests {
     fn man_page_holds_the_filter_words_and_the_json_schema() {
         // Roff escapes some characters, but no words of letters.
         let man = generated(Generate::Man);
-        let help = fields::help();
+        let help: String = help::help().into_iter().map(|(_, text)| text).collect();
         let words = help.split(|c: char| !c.is_ascii_alphabetic());
         for word in words.filter(|word| word.len() > 3) {
             assert!(man.contains(word), "{word}");

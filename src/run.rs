@@ -1,6 +1,7 @@
 //! Builds the pipeline and drives it.
 
 mod capture;
+mod exchanges;
 mod list;
 mod outputs;
 mod people;

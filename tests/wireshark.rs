@@ -626,3 +626,119 @@ fn an_empty_capture_can_be_opened() {
         run("capinfos", &[], &file);
     }
 }
+
+/// Runs tlssniff on a file; what it prints.
+fn tlssniff(args: &[&str], file: &Path) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tlssniff"));
+    let output = command.arg("-q").args(args).arg("-r").arg(file).output();
+    let output = output.unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{args:?}: {stderr}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The file that a filter makes of another.
+fn filtered(file: &Path, filter: &str) -> PathBuf {
+    let to = file.with_extension("filtered");
+    tlssniff(&["-w", to.to_str().unwrap(), "-Y", filter], file);
+    to
+}
+
+#[test]
+fn a_filter_on_messages_writes_whole_exchanges_without_holes() {
+    const FAILED: &[u8] = b"HTTP/1.1 500 Oops\r\nContent-Length: 3\r\n\r\nno!";
+    for format in [Format::Pcapng, Format::Pcap] {
+        let mut capture = Capture::new(format, Framing::Tls, Rotation::default());
+        let (some, none) = (client(1, 443), client(2, 443));
+        for conn in [&some, &none] {
+            capture.event(conn, Kind::Open);
+            exchange(&mut capture, conn);
+            exchange(&mut capture, conn);
+        }
+        for _ in 0..2 {
+            capture.send(
+                &some,
+                Dir::Out,
+                b"POST /fail HTTP/1.1\r\nHost: api.example.com\r\n",
+            );
+            exchange(&mut capture, &none);
+            capture.send(&some, Dir::Out, b"Content-Length: 0\r\n\r\n");
+            capture.send(&some, Dir::In, FAILED);
+            exchange(&mut capture, &some);
+        }
+        for conn in [&some, &none] {
+            capture.event(conn, Kind::Shutdown);
+            capture.event(conn, Kind::Close);
+        }
+        let (_dir, file) = capture.finish();
+        let written = filtered(&file, "status >= 500 and method == POST");
+        assert_flawless(&written);
+        let fields = ["http.request.method", "http.response.code", "tcp.stream"];
+        if let Some(found) = tshark(&written, "http", &fields) {
+            assert_eq!(
+                found,
+                ["POST\t\t0", "\t500\t0", "POST\t\t0", "\t500\t0"],
+                "{format:?}"
+            );
+        }
+        let shown = tlssniff(&["-v", "--raw"], &written);
+        assert!(
+            !shown.contains("dropped") && !shown.contains("#2 "),
+            "{shown}"
+        );
+        let shown = tlssniff(&["-v"], &written);
+        let lines: Vec<&str> = shown.lines().filter(|l| !l.starts_with('\t')).collect();
+        assert_eq!(lines.len(), 7, "{shown}");
+        assert!(
+            lines[0].contains("open") && lines[6].contains("close"),
+            "{shown}"
+        );
+        let shown = tlssniff(&["--raw", "status >= 500"], &file);
+        assert_eq!(shown.lines().count(), 6, "{shown}");
+    }
+}
+
+#[test]
+fn a_filter_on_messages_writes_a_connection_whole_whose_headers_depend_on_each_other() {
+    let mut capture = complete(Framing::Tls);
+    let h2 = |id| Conn {
+        alpn: Some("h2".to_owned()),
+        ..client(id, 443)
+    };
+    let (some, none) = (h2(1), h2(2));
+    for (conn, status) in [(&some, 0x8e), (&none, 0x88)] {
+        capture.event(conn, Kind::Open);
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        capture.send(conn, Dir::Out, &[preface, &*frame(4, 0, 0, &[])].concat());
+        for (stream, status) in [(1, 0x88), (3, status), (5, 0x88)] {
+            capture.send(conn, Dir::Out, &http2_request(stream));
+            capture.send(conn, Dir::In, &frame(1, 5, stream, &[status]));
+        }
+        capture.event(conn, Kind::Close);
+    }
+    let (_dir, file) = capture.finish();
+    let written = filtered(&file, "status in {500..599}");
+    assert_flawless(&written);
+    let fields = ["http2.headers.status", "tcp.stream"];
+    if let Some(found) = tshark(&written, "http2.headers.status", &fields) {
+        assert_eq!(found, ["200\t0", "500\t0", "200\t0"]);
+    }
+}
+
+#[test]
+fn a_filter_on_single_reads_leaves_no_holes_either() {
+    let mut capture = complete(Framing::Tls);
+    let conn = client(1, 443);
+    capture.event(&conn, Kind::Open);
+    for _ in 0..3 {
+        exchange(&mut capture, &conn);
+    }
+    capture.send(&conn, Dir::Out, b"GET /secret HTTP/1.1\r\nHost: a\r\n\r\n");
+    capture.send(&conn, Dir::In, OK);
+    capture.event(&conn, Kind::Close);
+    let (_dir, file) = capture.finish();
+    let written = filtered(&file, "payload contains secret");
+    assert_flawless(&written);
+    let shown = tlssniff(&["--raw"], &written);
+    assert_eq!(shown.lines().count(), 2, "{shown}");
+}

@@ -1,6 +1,9 @@
 //! What an expression means: a tree of tests.
 
+use super::fields::Field;
+use super::pattern::{Needle, Regexp};
 use crate::event::Dir;
+use crate::proto::{Part, Protocol};
 use std::net::IpAddr;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,7 +16,7 @@ pub enum Expr {
     Test(Test),
 }
 
-/// One question about an event. A comparison of a field with a value is one more variant.
+/// One question about an event or a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Test {
     Net(Side, Net),
@@ -23,6 +26,44 @@ pub enum Test {
     /// A pattern for [`super::glob_match`].
     Comm(String),
     Dir(Dir),
+    /// A message of HTTP, of whatever version.
+    Http,
+    Protocol(Protocol),
+    Part(Part),
+    /// The field has a value.
+    Present(Place),
+    Compare(Box<Compare>),
+}
+
+/// A comparison of a field with what was written behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compare {
+    pub place: Place,
+    /// It has a value, and none that passes.
+    pub is_negated: bool,
+    pub with: Value,
+}
+
+/// A field, and of header fields which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub field: Field,
+    pub key: String,
+}
+
+/// What a value passes with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// Being one of these. Sizes are bytes, times nanoseconds, flags 0 and 1.
+    Numbers(Numbers),
+    /// Lying in one of these.
+    Nets(Vec<Net>),
+    /// Being one of these.
+    Texts(Vec<Vec<u8>>),
+    /// Likewise, where upper and lower case are the same.
+    Names(Vec<Vec<u8>>),
+    Contains(Needle),
+    Matches(Regexp),
 }
 
 /// Which end of the connection a test looks at.
@@ -70,19 +111,19 @@ fn width(addr: IpAddr) -> u8 {
     if addr.is_ipv4() { 32 } else { 128 }
 }
 
-/// A list of numbers and ranges, never empty.
+/// A list of numbers and ranges.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Numbers {
     /// First and last, both included.
-    ranges: Vec<(u32, u32)>,
+    ranges: Vec<(u64, u64)>,
 }
 
 impl Numbers {
-    pub fn new(ranges: Vec<(u32, u32)>) -> Numbers {
+    pub fn new(ranges: Vec<(u64, u64)>) -> Numbers {
         Numbers { ranges }
     }
 
-    pub fn contains(&self, number: u32) -> bool {
+    pub fn contains(&self, number: u64) -> bool {
         self.ranges
             .iter()
             .any(|&(first, last)| (first..=last).contains(&number))

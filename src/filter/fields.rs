@@ -1,4 +1,7 @@
-//! The one table of filter words.
+//! The one table of names that an expression may contain.
+
+use crate::event::Flavor;
+use crate::proto::Protocol;
 
 /// A word that an expression may contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +17,11 @@ pub enum Word {
     Comm,
     In,
     Out,
+    Tls,
+    Http,
+    Request,
+    Response,
+    Unanswered,
 }
 
 /// One row of the table.
@@ -26,7 +34,7 @@ pub struct Entry {
     pub doc: &'static str,
 }
 
-/// Every word but the operators, in the order of the manual.
+/// Every word but the operators, the fields and the names of protocols, in the order of the manual.
 pub const WORDS: &[Entry] = &[
     Entry {
         word: Word::Host,
@@ -94,9 +102,169 @@ pub const WORDS: &[Entry] = &[
         argument: "",
         doc: "written by the program",
     },
+    Entry {
+        word: Word::Tls,
+        name: "tls",
+        argument: "",
+        doc: "always true: whatever is captured was inside TLS",
+    },
+    Entry {
+        word: Word::Http,
+        name: "http",
+        argument: "",
+        doc: "a message of HTTP of any version; gRPC too",
+    },
+    Entry {
+        word: Word::Request,
+        name: "request",
+        argument: "",
+        doc: "a message that asks for an answer",
+    },
+    Entry {
+        word: Word::Response,
+        name: "response",
+        argument: "",
+        doc: "a message that is the answer",
+    },
+    Entry {
+        word: Word::Unanswered,
+        name: "unanswered",
+        argument: "",
+        doc: "the line of a request that got no response",
+    },
 ];
 
-/// The operators, likewise: how they are written, and what they do.
+/// What values a field has, which decides what it may be compared with.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// Any bytes.
+    Text,
+    /// Likewise, where upper and lower case are the same.
+    Name,
+    /// One of these names.
+    Listed(fn() -> Vec<&'static str>),
+    Number,
+    /// A number of bytes.
+    Size,
+    Time,
+    /// A user: a number, or a name of this system.
+    User,
+    /// A version of TLS.
+    Version,
+    Address,
+    /// True or false.
+    Flag,
+}
+
+/// What must be looked at for its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Of {
+    /// The connection, and the direction.
+    Conn,
+    /// A read or write, or a message.
+    Piece,
+    Message,
+    /// A message with its body.
+    Body,
+}
+
+/// A field's row.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    pub field: Field,
+    /// As in JSON.
+    pub name: &'static str,
+    /// Shorter and other names.
+    pub also: &'static [&'static str],
+    pub kind: Kind,
+    pub of: Of,
+    pub doc: &'static str,
+}
+
+/// Makes [`Field`] and [`FIELDS`] of one list: the field, its name as in JSON, shorter and other
+/// names, what its values are, what it is a part of, and the words of the manual.
+macro_rules! fields {
+    ($($field:ident $name:literal [$($also:literal)*] $kind:expr, $of:ident, $doc:literal;)*) => {
+        /// What may be compared.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Field {
+            $($field,)*
+        }
+
+        /// Every field, in the order of the manual.
+        pub const FIELDS: &[Row] = &[$(Row {
+            field: Field::$field,
+            name: $name,
+            also: &[$($also),*],
+            kind: $kind,
+            of: Of::$of,
+            doc: $doc,
+        },)*];
+    };
+}
+
+fields! {
+    Pid "proc.pid" ["pid"] Kind::Number, Conn, "process id";
+    Tid "proc.tid" ["tid"] Kind::Number, Piece, "thread id";
+    Uid "proc.uid" ["uid"] Kind::User, Conn, "user, by number or name";
+    Comm "proc.comm" ["comm"] Kind::Text, Conn, "command name";
+    Exe "proc.exe" ["exe"] Kind::Text, Conn, "path of the executable";
+    Container "proc.container" ["container"] Kind::Text, Conn, "first 12 digits of the id of its container";
+    ConnId "conn.id" [] Kind::Number, Conn, "number of the connection, #17 in a line";
+    Role "conn.role" ["role"] Kind::Listed(ROLES), Conn, "the side of the captured program: client, server";
+    Local "conn.local" [] Kind::Text, Conn, "ADDR:PORT of the program";
+    Remote "conn.remote" [] Kind::Text, Conn, "ADDR:PORT of its peer";
+    Ip "ip" [] Kind::Address, Conn, "address of either end; also a block, ADDR/BITS";
+    IpSrc "ip.src" ["src.ip"] Kind::Address, Conn, "address of the sender";
+    IpDst "ip.dst" ["dst.ip"] Kind::Address, Conn, "address of the receiver";
+    Port "port" [] Kind::Number, Conn, "port of either end";
+    PortSrc "src.port" ["port.src"] Kind::Number, Conn, "port of the sender";
+    PortDst "dst.port" ["port.dst"] Kind::Number, Conn, "port of the receiver";
+    TlsLib "tls.lib" [] Kind::Listed(LIBS), Conn, "TLS library: openssl, boringssl, gnutls, nss, go, rustls ...";
+    TlsSni "tls.sni" ["sni"] Kind::Name, Conn, "server name that the client sent";
+    TlsAlpn "tls.alpn" ["alpn"] Kind::Text, Conn, "negotiated protocol: h2, http/1.1";
+    TlsVersion "tls.version" [] Kind::Version, Conn, "TLS version: 1.2, 1.3";
+    Dir "dir" [] Kind::Listed(DIRS), Conn, "direction: in (read), out (written)";
+    Func "fn" [] Kind::Text, Piece, "function of the library, of a read or write";
+    Len "len" [] Kind::Size, Piece, "bytes of a read or write, or of the content of a message";
+    Payload "payload" [] Kind::Text, Piece, "these bytes themselves, a content as it was transferred";
+    Lost "lost" [] Kind::Size, Piece, "bytes missing: of a gap, or of a content";
+    Truncated "truncated" [] Kind::Flag, Piece, "bytes of it are missing";
+    Proto "proto" [] Kind::Listed(PROTOCOLS), Message, "protocol of a message, by its exact name";
+    Stream "stream" [] Kind::Number, Message, "stream of HTTP/2";
+    Method "http.method" ["method"] Kind::Text, Message, "GET, POST ...";
+    Url "http.url" ["url"] Kind::Text, Message, "the whole URL";
+    Host "http.host" ["host"] Kind::Name, Message, "host that the request names, with or without its port";
+    Path "http.path" ["path"] Kind::Text, Message, "path of the URL, without the query";
+    Query "http.query" ["query"] Kind::Text, Message, "what follows the ?";
+    Status "http.status" ["status"] Kind::Number, Message, "status of the response";
+    Reason "http.reason" ["reason"] Kind::Text, Message, "the words behind the status (HTTP/1)";
+    Version "http.version" [] Kind::Text, Message, "1.0, 1.1, 2";
+    Type "http.type" ["type"] Kind::Name, Message, "media type of the message itself, without parameters";
+    Header "http.header" ["header"] Kind::Text, Message, "header or trailer field, of the request or the response";
+    ReqHeader "http.req.header" [] Kind::Text, Message, "field of the request";
+    RespHeader "http.resp.header" [] Kind::Text, Message, "field of the response";
+    Size "size" ["http.size"] Kind::Size, Message, "bytes of the content, as transferred";
+    ReqSize "http.req.size" [] Kind::Size, Message, "likewise, in a request only";
+    RespSize "http.resp.size" [] Kind::Size, Message, "likewise, in a response only";
+    Body "body" ["http.body"] Kind::Text, Body, "the content, decoded; up to its first MiB";
+    ReqBody "http.req.body" [] Kind::Text, Body, "likewise, in a request only";
+    RespBody "http.resp.body" [] Kind::Text, Body, "likewise, in a response only";
+    Time "time" ["elapsed" "http.time"] Kind::Time, Message, "first byte of the request to last of the response";
+    Wait "wait" [] Kind::Time, Message, "first byte of the request to first of the response";
+    GrpcMethod "grpc.method" [] Kind::Text, Message, "/package.Service/Method";
+    GrpcStatus "grpc.status" [] Kind::Number, Message, "grpc-status of the response";
+    Line "text" [] Kind::Text, Message, "the message in one line, of other protocols";
+    Command "command" [] Kind::Text, Message, "likewise, of the request, in its response too";
+}
+
+const ROLES: fn() -> Vec<&'static str> = || vec!["client", "server"];
+const DIRS: fn() -> Vec<&'static str> = || vec!["in", "out"];
+const LIBS: fn() -> Vec<&'static str> = || Flavor::ALL.iter().map(|lib| lib.name()).collect();
+const PROTOCOLS: fn() -> Vec<&'static str> =
+    || Protocol::ALL.iter().map(|proto| proto.name()).collect();
+
+/// The operators between tests, likewise: how they are written, and what they do.
 pub const OPERATORS: &[(&str, &str)] = &[
     ("not E, ! E", "the test E fails"),
     ("E and F, E && F, E F", "both hold"),
@@ -105,6 +273,63 @@ pub const OPERATORS: &[(&str, &str)] = &[
         "one of them holds; binds less tightly than and",
     ),
     ("( E )", "grouping; quote it from the shell"),
+];
+
+/// How a field is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    Equal,
+    Unequal,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+    In,
+    Contains,
+    Matches,
+}
+
+/// The operators behind a field: how they are written, how they are shown, and what they do.
+pub const COMPARISONS: &[(Op, &[&str], &str, &str)] = &[
+    (Op::Equal, &["==", "eq", "="], "F == V, F eq V", "it is V"),
+    (
+        Op::Unequal,
+        &["!=", "ne"],
+        "F != V, F ne V",
+        "it has a value, and none that is V",
+    ),
+    (Op::Less, &["<", "lt"], "F < V, F lt V", "it is less"),
+    (
+        Op::LessOrEqual,
+        &["<=", "le"],
+        "F <= V, F le V",
+        "it is V or less",
+    ),
+    (Op::Greater, &[">", "gt"], "F > V, F gt V", "it is more"),
+    (
+        Op::GreaterOrEqual,
+        &[">=", "ge"],
+        "F >= V, F ge V",
+        "it is V or more",
+    ),
+    (
+        Op::In,
+        &["in"],
+        "F in {V, V..V}",
+        "it is one of these or lies between them",
+    ),
+    (
+        Op::Contains,
+        &["contains"],
+        "F contains V",
+        "these bytes are in it",
+    ),
+    (
+        Op::Matches,
+        &["matches", "~"],
+        "F matches /V/, F ~ V",
+        "a regular expression is found in it, whatever the case",
+    ),
 ];
 
 /// The word by its name.
@@ -123,116 +348,39 @@ pub fn name(word: Word) -> &'static str {
         .map_or("", |entry| entry.name)
 }
 
-/// What somebody who typed `typed` may have meant: at most two edits away and not half the word.
-pub fn nearest(typed: &str) -> Option<&'static str> {
-    let operators = ["and", "or", "not"];
-    WORDS
+/// The field by any of its names.
+pub fn field(name: &str) -> Option<&'static Row> {
+    FIELDS
         .iter()
-        .map(|entry| entry.name)
-        .chain(operators)
-        .map(|name| (distance(typed, name), name))
-        .filter(|&(edits, name)| edits <= 2 && edits * 2 < name.len())
-        .min_by_key(|&(edits, _)| edits)
-        .map(|(_, name)| name)
+        .find(|row| row.name == name || row.also.contains(&name))
 }
 
-/// Edits (insert, delete, replace, swap neighbours) between two words; 3 stands for more than two
-/// for words of very different length, so that a long one costs nothing.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(32).collect(), b.chars().collect());
-    if a.len().abs_diff(b.len()) > 2 {
-        return 3;
-    }
-    let mut before: Vec<usize> = Vec::new();
-    let mut above: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, y) in b.iter().enumerate() {
-            let at =
-                |row: &[usize], index: usize| row.get(index).copied().unwrap_or(usize::MAX / 2);
-            let mut best = (at(&above, j) + usize::from(x != y))
-                .min(at(&above, j + 1) + 1)
-                .min(at(&row, j) + 1);
-            let is_swap = i > 0 && j > 0 && a.get(i - 1) == Some(y) && b.get(j - 1) == Some(x);
-            if is_swap {
-                best = best.min(at(&before, j - 1) + 1);
-            }
-            row.push(best);
-        }
-        before = std::mem::replace(&mut above, row);
-    }
-    above.last().copied().unwrap_or(0)
+/// The protocol whose name is a word.
+pub fn protocol(name: &str) -> Option<Protocol> {
+    Protocol::ALL
+        .iter()
+        .copied()
+        .find(|protocol| protocol.name() == name)
 }
 
-/// The table for the man page and `--help`: two columns of plain text.
-pub fn help() -> String {
-    let forms = WORDS
+/// The operator as it is written.
+pub fn operator(text: &str) -> Option<Op> {
+    COMPARISONS
         .iter()
-        .map(|entry| (format!("{} {}", entry.name, entry.argument), entry.doc));
-    let operators = OPERATORS.iter().map(|&(form, doc)| (form.to_owned(), doc));
-    let rows: Vec<(String, &str)> = forms.chain(operators).collect();
-    let width = rows
-        .iter()
-        .map(|(form, _)| form.trim_end().len())
-        .max()
-        .unwrap_or(0);
-    rows.iter()
-        .map(|(form, doc)| format!("{:<width$}  {doc}\n", form.trim_end()))
-        .collect()
+        .find(|(_, forms, ..)| forms.contains(&text))
+        .map(|row| row.0)
+}
+
+impl Row {
+    /// Whether it needs a name in brackets.
+    pub fn has_key(&self) -> bool {
+        matches!(
+            self.field,
+            Field::Header | Field::ReqHeader | Field::RespHeader
+        )
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_word_is_found_by_its_name_and_documented() {
-        let help = help();
-        for entry in WORDS {
-            assert_eq!(lookup(entry.name), Some(entry.word));
-            assert_eq!(name(entry.word), entry.name);
-            assert!(
-                help.contains(&format!("{} {}", entry.name, entry.argument)),
-                "{help}"
-            );
-            assert!(help.contains(entry.doc));
-        }
-        assert_eq!(lookup("Host"), None);
-    }
-
-    #[test]
-    fn help_is_aligned_and_fits_a_terminal() {
-        let help = help();
-        let starts: Vec<Option<usize>> = WORDS
-            .iter()
-            .map(|entry| entry.doc)
-            .chain(OPERATORS.iter().map(|row| row.1))
-            .zip(help.lines())
-            .map(|(doc, line)| line.strip_suffix(doc).map(str::len))
-            .collect();
-        assert!(
-            starts
-                .iter()
-                .all(|start| start.is_some() && *start == starts[0]),
-            "{help}"
-        );
-        assert!(help.lines().all(|line| line.len() <= 100), "{help}");
-    }
-
-    #[test]
-    fn a_slip_of_the_finger_is_understood() {
-        for (typed, meant) in [
-            ("prot", Some("port")),
-            ("hosts", Some("host")),
-            ("cmm", Some("comm")),
-            ("portrnge", Some("portrange")),
-            ("adn", Some("and")),
-            ("command", None),
-            ("ip", None),
-            ("zzzzzzzzzzzzzzzzz", None),
-            ("", None),
-        ] {
-            assert_eq!(nearest(typed), meant, "{typed}");
-        }
-    }
-}
+#[path = "fields_tests.rs"]
+mod tests;

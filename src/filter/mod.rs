@@ -4,20 +4,29 @@ pub mod ast;
 pub mod eval;
 pub mod fields;
 pub mod glob;
+pub mod help;
 pub mod lexer;
+mod nearest;
 pub mod parser;
+pub mod pattern;
+mod values;
 
 pub use glob::glob_match;
 
 use crate::event::{Conn, Event};
 use crate::proto::Message;
+use ast::{Expr, Place, Test};
+use fields::{FIELDS, Field, Of};
 use std::fmt;
 
 /// A compiled expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
-    root: ast::Expr,
+    root: Expr,
     words: String,
+    /// The most that any of its tests looks at.
+    of: Of,
+    looks_at_bodies: bool,
 }
 
 impl Filter {
@@ -36,10 +45,48 @@ impl Filter {
         uid_of: &dyn Fn(&str) -> Option<u32>,
     ) -> Result<Filter, ParseError> {
         let root = parser::parse(words, uid_of)?;
-        Ok(Filter {
-            root,
+        let mut filter = Filter {
+            root: Expr::All(Vec::new()),
             words: words.to_owned(),
-        })
+            of: Of::Conn,
+            looks_at_bodies: false,
+        };
+        filter.note(&root);
+        filter.root = root;
+        Ok(filter)
+    }
+
+    /// Notes what the expression looks at.
+    fn note(&mut self, expr: &Expr) {
+        match expr {
+            Expr::All(terms) | Expr::Any(terms) => {
+                for term in terms {
+                    self.note(term);
+                }
+            }
+            Expr::Not(term) => self.note(term),
+            Expr::Test(test) => {
+                let (of, looks_at_bodies) = looks_at(test);
+                self.of = self.of.max(of);
+                self.looks_at_bodies |= looks_at_bodies;
+            }
+        }
+    }
+
+    /// Whether it asks for something that only messages have.
+    pub fn needs_messages(&self) -> bool {
+        self.of >= Of::Message
+    }
+
+    /// Whether messages must keep their bodies for it.
+    pub fn needs_bodies(&self) -> bool {
+        self.looks_at_bodies
+    }
+
+    /// Whether all that it asks for is the same for each read or write of a direction of a
+    /// connection: then what passes has no holes.
+    pub fn is_of_connections(&self) -> bool {
+        self.of == Of::Conn
     }
 
     /// The expression as it was given.
@@ -57,6 +104,22 @@ impl Filter {
     /// Whether a message passes, by its sender and receiver.
     pub fn matches_message(&self, conn: &Conn, message: &Message) -> bool {
         eval::matches_message(&self.root, conn, message)
+    }
+}
+
+/// What a test looks at, and whether at bodies.
+fn looks_at(test: &Test) -> (Of, bool) {
+    let of_place = |place: &Place| {
+        let row = FIELDS.iter().find(|row| row.field == place.field);
+        let of = row.map_or(Of::Conn, |row| row.of);
+        (of, of == Of::Body || place.field == Field::Payload)
+    };
+    match test {
+        Test::Net(..) | Test::Port(..) | Test::Pid(_) | Test::Uid(_) => (Of::Conn, false),
+        Test::Comm(_) | Test::Dir(_) => (Of::Conn, false),
+        Test::Http | Test::Protocol(_) | Test::Part(_) => (Of::Message, false),
+        Test::Present(place) => of_place(place),
+        Test::Compare(compare) => of_place(&compare.place),
     }
 }
 

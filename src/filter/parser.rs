@@ -3,14 +3,20 @@
 //! ```text
 //! expr := and (or and)*          and := not (and? not)*          not := not* primary
 //! primary := ( expr ) | host A | net A/N | port L | portrange N-M | src S | dst S
-//!          | pid L | uid L | uid NAME | comm GLOB | in | out
+//!          | pid L | uid L | uid NAME | comm GLOB | in | out | helper | field (op value)?
 //! ```
+//!
+//! A name that is a word and a field (`port`) is the field where an operator follows.
+
+mod compare;
 
 use super::ParseError;
 use super::ast::{Expr, Net, Numbers, Side, Test};
-use super::fields::{self, WORDS, Word};
+use super::fields::{self, Word};
 use super::lexer::{self, Kind, Token};
+use super::nearest::nearest;
 use crate::event::Dir;
+use crate::proto::Part;
 use std::net::IpAddr;
 
 /// Parentheses within parentheses: more than anybody writes, and far from the end of the stack.
@@ -27,13 +33,14 @@ pub fn parse(words: &str, uid_of: &dyn Fn(&str) -> Option<u32>) -> Result<Expr, 
         at: 0,
         end,
         depth: 0,
-        last: None,
+        last: Last::Nothing,
         uid_of,
     };
     let expr = parser.any()?;
     match parser.peek() {
         None => Ok(expr),
         Some(Kind::Close) => Err(parser.error("this \")\" has no \"(\"".into())),
+        Some(Kind::Comparison(_)) => Err(parser.not_compared()),
         Some(other) => Err(parser.error(format!("unexpected {}", shown(other)))),
     }
 }
@@ -45,8 +52,17 @@ struct Parser<'a> {
     end: usize,
     depth: usize,
     /// The last test that has a value: `port 80 or 443` means `port 80 or port 443`.
-    last: Option<(Side, Word)>,
+    last: Last,
     uid_of: &'a dyn Fn(&str) -> Option<u32>,
+}
+
+/// What a value without a name could belong to.
+#[derive(Clone, Copy)]
+enum Last {
+    Nothing,
+    Word(Side, Word),
+    /// A comparison of this field; it does not repeat.
+    Field(&'static str),
 }
 
 impl<'a> Parser<'a> {
@@ -112,13 +128,25 @@ impl<'a> Parser<'a> {
         let word = match self.peek() {
             Some(Kind::Open) => return self.group(),
             Some(Kind::Word(word)) => *word,
+            Some(Kind::Keyed(name, key)) => return self.keyed(name, key),
             other => return Err(self.error(format!("expected a test{}", but_found(other)))),
         };
-        let Some(known) = fields::lookup(word) else {
-            if let Some((side, last)) = self.last.filter(|_| is_second && is_value(word)) {
-                return self.test(side, last);
+        if let Some(row) = fields::field(word) {
+            // The last of these names is also a word; then it needs its value.
+            let op = self.operator(fields::lookup(word).is_some())?;
+            if op.is_some() || fields::lookup(word).is_none() {
+                return self.field(row, op);
             }
-            return Err(self.unknown(word));
+        }
+        if let Some(protocol) = fields::protocol(word) {
+            self.at += 1;
+            return Ok(Expr::Test(Test::Protocol(protocol)));
+        }
+        let Some(known) = fields::lookup(word) else {
+            return match self.last {
+                Last::Word(side, last) if is_second && is_value(word) => self.test(side, last),
+                _ => Err(self.unknown(word)),
+            };
         };
         self.at += 1;
         match known {
@@ -126,7 +154,18 @@ impl<'a> Parser<'a> {
             Word::Out => Ok(Expr::Test(Test::Dir(Dir::Out))),
             Word::Src => self.sided(Side::Src),
             Word::Dst => self.sided(Side::Dst),
-            _ => self.test(Side::Either, known),
+            Word::Tls => Ok(Expr::All(Vec::new())),
+            Word::Http => Ok(Expr::Test(Test::Http)),
+            Word::Request => Ok(Expr::Test(Test::Part(Part::Request))),
+            Word::Response => Ok(Expr::Test(Test::Part(Part::Response))),
+            Word::Unanswered => Ok(Expr::Test(Test::Part(Part::Unanswered))),
+            Word::Host
+            | Word::Net
+            | Word::Port
+            | Word::Portrange
+            | Word::Pid
+            | Word::Uid
+            | Word::Comm => self.test(Side::Either, known),
         }
     }
 
@@ -197,12 +236,24 @@ impl<'a> Parser<'a> {
             Word::Pid => Test::Pid(self.numbers(value, u32::MAX)?),
             Word::Uid => Test::Uid(self.user(value)?),
             Word::Comm => Test::Comm(value.to_owned()),
-            Word::Portrange | Word::Src | Word::Dst | Word::In | Word::Out => {
+            Word::Portrange
+            | Word::Src
+            | Word::Dst
+            | Word::In
+            | Word::Out
+            | Word::Tls
+            | Word::Http
+            | Word::Request
+            | Word::Response
+            | Word::Unanswered => {
                 return Err(self.error(format!("expected {}, not {value:?}", expected(word))));
             }
         };
         self.at += 1;
-        self.last = (word != Word::Comm).then_some((side, word));
+        self.last = match word {
+            Word::Comm => Last::Nothing,
+            _ => Last::Word(side, word),
+        };
         Ok(Expr::Test(test))
     }
 
@@ -241,7 +292,7 @@ impl<'a> Parser<'a> {
             return self.numbers(value, u32::MAX);
         }
         match (self.uid_of)(value) {
-            Some(uid) => Ok(Numbers::new(vec![(uid, uid)])),
+            Some(uid) => Ok(Numbers::new(vec![(uid.into(), uid.into())])),
             None => Err(self.error(format!("no user {value:?} on this system"))),
         }
     }
@@ -265,20 +316,52 @@ impl<'a> Parser<'a> {
             if first > last {
                 return Err(self.error(format!("the range {part:?} ends before it begins")));
             }
-            ranges.push((first, last));
+            ranges.push((first.into(), last.into()));
         }
         Ok(Numbers::new(ranges))
     }
 
     fn unknown(&self, word: &str) -> ParseError {
-        if let Some(name) = fields::nearest(word) {
-            return self.error(format!("unknown word {word:?}: did you mean \"{name}\"?"));
+        let next = self.tokens.get(self.at + 1).map(|token| &token.kind);
+        let is_compared = match next {
+            Some(Kind::Comparison(_)) => true,
+            Some(Kind::Word(next)) => *next != "in" && fields::operator(next).is_some(),
+            _ => false,
+        };
+        let what = if is_compared { "field" } else { "word" };
+        if let Last::Field(name) = self.last
+            && is_value(word)
+        {
+            return self.error(format!(
+                "expected a test, not {word:?}: several values are {name} in {{V, V}}"
+            ));
         }
-        let names: Vec<&str> = WORDS.iter().map(|entry| entry.name).collect();
-        self.error(format!(
-            "unknown word {word:?}: expected one of {}",
-            names.join(", ")
-        ))
+        if is_value(word) {
+            return self.error(format!("expected a test, not {word:?}"));
+        }
+        self.error(match nearest(word) {
+            Some(name) => format!("unknown {what} {word:?}: did you mean \"{name}\"?"),
+            None => format!("unknown {what} {word:?}: --help lists what there is"),
+        })
+    }
+
+    /// An operator behind what is no field.
+    fn not_compared(&self) -> ParseError {
+        let sign = but_found(self.peek());
+        let before = self
+            .at
+            .checked_sub(1)
+            .and_then(|at| self.tokens.get(at))
+            .map(|token| &token.kind);
+        match before {
+            Some(Kind::Word(word)) if fields::lookup(word).is_some() => self.error(format!(
+                "{word:?} is a word and no field: expected another test{sign}"
+            )),
+            Some(Kind::Word(word)) if fields::protocol(word).is_some() => self.error(format!(
+                "{word:?} is a word and no field: expected another test{sign}"
+            )),
+            _ => self.error(format!("expected another test{sign}")),
+        }
     }
 }
 
@@ -324,7 +407,15 @@ fn expected(word: Word) -> &'static str {
         Word::Pid => "a process id",
         Word::Uid => "a user",
         Word::Comm => "a pattern for the command name",
-        Word::Src | Word::Dst | Word::In | Word::Out => "a test",
+        Word::Src
+        | Word::Dst
+        | Word::In
+        | Word::Out
+        | Word::Tls
+        | Word::Http
+        | Word::Request
+        | Word::Response
+        | Word::Unanswered => "a test",
     }
 }
 
@@ -339,6 +430,12 @@ fn shown(kind: &Kind<'_>) -> String {
     match kind {
         Kind::Word(word) => format!("{word:?}"),
         Kind::Text(text) => format!("the string {text:?}"),
+        Kind::Keyed(name, key) => format!("{name}[{key:?}]"),
+        Kind::Regex(..) => "a regular expression".to_owned(),
+        Kind::SetOpen => "\"{\"".to_owned(),
+        Kind::SetClose => "\"}\"".to_owned(),
+        Kind::Comma => "\",\"".to_owned(),
+        Kind::To => "\"..\"".to_owned(),
         Kind::Open => "\"(\"".to_owned(),
         Kind::Close => "\")\"".to_owned(),
         Kind::And => "\"and\"".to_owned(),
@@ -349,205 +446,5 @@ fn shown(kind: &Kind<'_>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn uid_of(name: &str) -> Option<u32> {
-        (name == "www-data").then_some(33)
-    }
-
-    fn tree(words: &str) -> Expr {
-        parse(words, &uid_of).unwrap()
-    }
-
-    fn same(a: &str, b: &str) {
-        assert_eq!(tree(a), tree(b), "{a} / {b}");
-    }
-
-    fn refused(words: &str, column: usize, message: &str) {
-        let error = parse(words, &uid_of).unwrap_err();
-        assert_eq!(
-            (error.column, error.message.as_str()),
-            (column, message),
-            "{words}"
-        );
-    }
-
-    #[test]
-    fn and_binds_tighter_than_or_and_not_tightest() {
-        same("in or out and not pid 1", "in or (out and (not pid 1))");
-        assert_ne!(tree("in or out and pid 1"), tree("(in or out) and pid 1"));
-        assert_ne!(tree("not in and out"), tree("not (in and out)"));
-    }
-
-    #[test]
-    fn operators_have_words_signs_and_silence() {
-        same("in and out or not pid 1", "in&&out||!pid 1");
-        same("comm curl port 443 out", "comm curl and port 443 and out");
-        same("not ! in", "in");
-        same("not not not in", "not in");
-    }
-
-    #[test]
-    fn a_value_alone_repeats_the_last_test() {
-        same("port 80 or 443", "port 80 or port 443");
-        same(
-            "src host 10.0.0.1 or 10.0.0.2",
-            "src host 10.0.0.1 or src host 10.0.0.2",
-        );
-        same(
-            "in and not port 80 and not 443",
-            "in and not port 80 and not port 443",
-        );
-        refused(
-            "port 80 443",
-            9,
-            "unknown word \"443\": expected one of host, net, port, portrange, src, dst, pid, uid, comm, in, out",
-        );
-    }
-
-    #[test]
-    fn lists_and_ranges_of_numbers() {
-        let ports = Numbers::new(vec![(80, 80), (443, 443), (8000, 8080)]);
-        assert_eq!(
-            tree("port 80,443,8000-8080"),
-            Expr::Test(Test::Port(Side::Either, ports))
-        );
-        same("portrange 8000-8080", "port 8000-8080");
-        same("uid www-data", "uid 33");
-    }
-
-    #[test]
-    fn src_and_dst_take_an_address_alone() {
-        same("src 10.0.0.1", "src host 10.0.0.1");
-        same("dst 10.0.0.0/8", "dst net 10.0.0.0/8");
-        same("host [::1]", "host ::1");
-        same("host ::ffff:10.0.0.1", "host 10.0.0.1");
-        same("net ::ffff:10.0.0.0/104", "net 10.0.0.0/8");
-    }
-
-    #[test]
-    fn nothing_is_always_true() {
-        assert_eq!(tree(""), Expr::All(vec![]));
-        assert_eq!(tree(" \t\n"), Expr::All(vec![]));
-    }
-
-    #[test]
-    fn errors_say_where_and_what_was_expected() {
-        refused(
-            "prot 443",
-            1,
-            "unknown word \"prot\": did you mean \"port\"?",
-        );
-        refused("in and", 7, "expected a test, but nothing follows");
-        refused("in and or out", 8, "expected a test, not \"or\"");
-        refused(
-            "port",
-            5,
-            "expected a port after \"port\", but nothing follows",
-        );
-        refused("port )", 6, "expected a port after \"port\", not \")\"");
-        refused(
-            "port http",
-            6,
-            "\"http\" in \"http\" is not a number from 0 to 65535",
-        );
-        refused(
-            "port 80,70000",
-            6,
-            "\"70000\" in \"80,70000\" is not a number from 0 to 65535",
-        );
-        refused(
-            "port 80,",
-            6,
-            "\"\" in \"80,\" is not a number from 0 to 65535",
-        );
-        refused(
-            "port +80",
-            6,
-            "\"+80\" in \"+80\" is not a number from 0 to 65535",
-        );
-        refused("port 90-80", 6, "the range \"90-80\" ends before it begins");
-        refused(
-            "portrange 80",
-            11,
-            "expected a range of ports (N-M), not \"80\"",
-        );
-        refused(
-            "host example.com",
-            6,
-            "\"example.com\" is not an IP address: names are not looked up",
-        );
-        refused(
-            "host 10.0.0.0/8",
-            6,
-            "\"10.0.0.0/8\" is not an IP address: a block is \"net\"",
-        );
-        refused(
-            "net 10.0.0.0",
-            5,
-            "\"10.0.0.0\" is not a block of addresses: expected ADDR/BITS",
-        );
-        refused(
-            "net 10.0.0.0/33",
-            5,
-            "\"10.0.0.0/33\" needs 0 to 32 bits behind the \"/\"",
-        );
-        refused(
-            "net ::/129",
-            5,
-            "\"::/129\" needs 0 to 128 bits behind the \"/\"",
-        );
-        refused(
-            "src pid 1",
-            5,
-            "expected host, net or port after \"src\", not \"pid\"",
-        );
-        refused(
-            "uid nobody-here",
-            5,
-            "no user \"nobody-here\" on this system",
-        );
-        refused(
-            "comm and in",
-            6,
-            "expected a pattern for the command name after \"comm\", not \"and\" (quote it)",
-        );
-        refused("(in or out", 1, "this \"(\" has no \")\"");
-        refused("in) or out", 3, "this \")\" has no \"(\"");
-        refused("()", 2, "expected a test, not \")\"");
-        refused("pid 1 == 2", 7, "unexpected \"==\"");
-        refused("\"in\"", 1, "expected a test, not the string \"in\"");
-    }
-
-    #[test]
-    fn depth_is_limited_and_no_length_overflows_the_stack() {
-        let nested = |depth| "(".repeat(depth) + "in" + &")".repeat(depth);
-        assert_eq!(tree(&nested(MAX_DEPTH)), tree("in"));
-        refused(
-            &nested(MAX_DEPTH + 1),
-            65,
-            "more than 64 parentheses inside each other",
-        );
-        assert!(parse(&nested(100_000), &uid_of).is_err());
-        assert!(parse(&"(".repeat(100_000), &uid_of).is_err());
-        same(&("! ".repeat(100_001) + "in"), "not in");
-        assert!(parse(&("in or ".repeat(100_000) + "in"), &uid_of).is_ok());
-    }
-
-    #[test]
-    fn every_truncation_is_an_error_or_a_filter() {
-        let words = "not (src host 10.0.0.1 or net 2001:db8::/32) && portrange 1-2 \
-                     uid www-data || comm \"a \\\"b\" and pid 7,9-12 ! in";
-        assert!(parse(words, &uid_of).is_ok());
-        for end in 0..words.len() {
-            if let Err(error) = parse(&words[..end], &uid_of) {
-                assert!(
-                    (1..=end + 1).contains(&error.column),
-                    "{}: {error}",
-                    &words[..end]
-                );
-            }
-        }
-    }
-}
+#[path = "parser_tests.rs"]
+mod tests;

@@ -137,6 +137,15 @@ impl Conversations {
         emit(Item::Event(event))
     }
 
+    /// Whether the connection stands where what comes next does not depend on what was before.
+    pub fn is_between(&self, id: u64) -> bool {
+        match self.conns.get(&id).map(|known| &known.talk) {
+            None | Some(Talk::Bytes) => true,
+            Some(Talk::Unsure(held)) => held.is_empty(),
+            Some(Talk::Known(dialog)) => dialog.is_between(),
+        }
+    }
+
     /// The capture has ended, at this time: tells what is incomplete.
     ///
     /// # Errors

@@ -142,6 +142,14 @@ impl Dialog for Http1 {
         }
     }
 
+    /// Everything was answered, and no head has begun.
+    fn is_between(&self) -> bool {
+        let is_idle = |half: &Half| matches!(&half.state, State::Head(head) if head.is_empty());
+        let pairing = &self.pairing;
+        let is_sure = !(pairing.is_blind || pairing.lost_request || pairing.lost_response);
+        is_sure && self.asked.is_empty() && self.halves.iter().all(is_idle)
+    }
+
     /// A tunnel, or a protocol that we do not know.
     fn is_over(&self) -> bool {
         self.is_over

@@ -17,6 +17,15 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// Every one.
+    pub const ALL: &[Protocol] = &[
+        Protocol::Http1,
+        Protocol::Http2,
+        Protocol::Grpc,
+        Protocol::WebSocket,
+        Protocol::Events,
+    ];
+
     /// The name in JSON and in filters.
     pub fn name(self) -> &'static str {
         match self {
@@ -242,5 +251,22 @@ impl Message {
             Part::Response => self.subject.http(),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_protocol_is_listed() {
+        let source = include_str!("message.rs");
+        let names = source.split("fn name").nth(1).unwrap();
+        let names = names.split("fn label").next().unwrap();
+        assert_eq!(names.matches("Protocol::").count(), Protocol::ALL.len());
+        let mut each = Protocol::ALL.to_vec();
+        each.sort_unstable();
+        each.dedup();
+        assert_eq!(each.len(), Protocol::ALL.len());
     }
 }

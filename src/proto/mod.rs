@@ -68,6 +68,12 @@ pub trait Dialog: std::fmt::Debug {
     /// The half, or with `None` the connection, has ended.
     fn end(&mut self, dir: Option<Dir>, at: At, context: &mut Context<'_>);
 
+    /// Whether nothing is incomplete and what comes next depends on nothing that was before: then
+    /// it can be understood without that.
+    fn is_between(&self) -> bool {
+        false
+    }
+
     /// Whether the connection has become something else, which is looked at anew.
     fn is_over(&self) -> bool {
         false

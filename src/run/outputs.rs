@@ -4,6 +4,7 @@ use crate::config::{Config, FileArg, Format, Write};
 use crate::event::{Conn, Dir, Event, Kind, Nanos, Totals};
 use crate::filter::Filter;
 use crate::proto::{Conversations, Item, Limits, Message, Part};
+use crate::run::exchanges::Exchanges;
 use crate::sink::Sink;
 use crate::sink::har::HarSink;
 use crate::sink::json::JsonSink;
@@ -27,6 +28,8 @@ pub struct Outputs {
     /// These take messages, where there are any.
     messages: Vec<Box<dyn Sink>>,
     conversations: Conversations,
+    /// What waits for those that take reads and writes, where the filter looks at more than each.
+    exchanges: Option<Exchanges>,
     passing: Passing,
     /// Of the last event.
     last: Nanos,
@@ -78,12 +81,21 @@ impl Outputs {
         if config.stats {
             messages.push(Box::new(StatsSink::new(io::stderr())));
         }
-        let limits = if config.har.is_some() || config.output.shows_bodies() {
+        let filter = config.filter.as_ref();
+        let looks_at_bodies = config.har.is_some()
+            || config.output.shows_bodies()
+            || filter.is_some_and(Filter::needs_bodies);
+        let limits = if looks_at_bodies {
             Limits::SHOWN
         } else {
             Limits::NO_BODIES
         };
+        let is_written = config.write.is_some();
+        let waits = filter.is_some_and(|filter| {
+            filter.needs_messages() || is_written && !filter.is_of_connections()
+        });
         Ok(Outputs {
+            exchanges: (waits && !calls.is_empty()).then(|| Exchanges::new(is_written)),
             calls,
             messages,
             conversations: Conversations::new(limits),
@@ -105,6 +117,9 @@ impl Outputs {
             return Ok(());
         }
         self.last = event.ts;
+        if self.exchanges.is_some() {
+            return self.exchange(event);
+        }
         if !self.calls.is_empty() {
             self.passing.event(&mut self.calls, event)?;
         }
@@ -118,6 +133,30 @@ impl Outputs {
         let is_counted = self.calls.is_empty();
         self.conversations
             .event(event, &mut |item| passing.item(messages, item, is_counted))
+    }
+
+    /// An event, where it depends on others whether it is written.
+    fn exchange(&mut self, event: &Event<'_>) -> Result<()> {
+        let Outputs {
+            calls,
+            messages,
+            conversations,
+            exchanges,
+            passing,
+            ..
+        } = self;
+        let mut passes = passing.decides(event);
+        conversations.event(event, &mut |item| {
+            passes |= passing.is_decided_by(&item);
+            passing.item(messages, item, false)
+        })?;
+        let is_between = conversations.is_between(event.conn.id);
+        match exchanges {
+            Some(exchanges) => exchanges.event(event, passes, is_between, &mut |event| {
+                passing.write(calls, event)
+            }),
+            None => Ok(()),
+        }
     }
 
     /// What was shown or written so far.
@@ -145,9 +184,20 @@ impl Outputs {
             let Outputs {
                 messages, passing, ..
             } = self;
-            result = self
-                .conversations
-                .finish(self.last, &mut |item| passing.item(messages, item, false));
+            let mut passing_conns = Vec::new();
+            result = self.conversations.finish(self.last, &mut |item| {
+                let (Item::Message(conn, _) | Item::Event(&Event { conn, .. })) = item;
+                if passing.is_decided_by(&item) {
+                    passing_conns.push(conn.id);
+                }
+                passing.item(messages, item, false)
+            });
+            if let Some(exchanges) = &mut self.exchanges {
+                let calls = &mut self.calls;
+                result = result.and(
+                    exchanges.finish(&passing_conns, &mut |event| passing.write(calls, event)),
+                );
+            }
         }
         self.sinks()
             .map(|sink| sink.finish(totals))
@@ -179,7 +229,16 @@ impl Passing {
 
     /// An event for those that take them as they are.
     fn event(&mut self, sinks: &mut [Box<dyn Sink>], event: &Event<'_>) -> Result<()> {
-        if self.full || !self.wants(event) {
+        if self.wants(event) {
+            self.write(sinks, event)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// An event that the filter has let pass.
+    fn write(&mut self, sinks: &mut [Box<dyn Sink>], event: &Event<'_>) -> Result<()> {
+        if self.full || !self.faces(event) {
             return Ok(());
         }
         match give(sinks, |sink| sink.event(event)) {
@@ -203,15 +262,36 @@ impl Passing {
         self.full |= self.most.is_some_and(|most| self.shown >= most);
     }
 
+    /// Whether the exchange passes of which this read or write is a part.
+    fn decides(&self, event: &Event<'_>) -> bool {
+        let is_data = matches!(event.kind, Kind::Data(_) | Kind::Gap { .. });
+        let passes = |filter: &Filter| !filter.needs_messages() && filter.matches(event);
+        is_data && self.filter.as_ref().is_none_or(passes)
+    }
+
+    /// Likewise, by a message, or by bytes of no known protocol, where the filter asks for messages.
+    fn is_decided_by(&self, item: &Item<'_>) -> bool {
+        let passes = |filter: &Filter| match item {
+            _ if !filter.needs_messages() => false,
+            Item::Message(conn, message) => filter.matches_message(conn, message),
+            Item::Event(event) => matches!(event.kind, Kind::Data(_)) && filter.matches(event),
+        };
+        self.filter.as_ref().is_some_and(passes)
+    }
+
     fn wants(&self, event: &Event<'_>) -> bool {
+        let passes = |filter: &Filter| filter.matches(event);
+        self.faces(event) && self.filter.as_ref().is_none_or(passes)
+    }
+
+    /// `-Q`
+    fn faces(&self, event: &Event<'_>) -> bool {
         let dir = match event.kind {
             Kind::Data(data) => Some(data.dir),
             Kind::Gap { dir, .. } => Some(dir),
             Kind::Open | Kind::Shutdown | Kind::Close => None,
         };
-        let direction = self.direction.is_none() || dir.is_none() || dir == self.direction;
-        let passes = |filter: &Filter| filter.matches(event);
-        direction && self.filter.as_ref().is_none_or(passes)
+        self.direction.is_none() || dir.is_none() || dir == self.direction
     }
 
     fn wants_message(&self, conn: &Conn, message: &Message) -> bool {
