@@ -178,6 +178,40 @@ fn after_a_loss_no_answer_goes_astray() {
     }
 }
 
+/// Whatever the first call that is seen: answers go to their commands, and all but MQTT, whose
+/// packets prove nothing, are recognised from a command in the middle on.
+#[test]
+fn a_capture_may_begin_in_the_middle() {
+    for (name, protocol) in RECORDED {
+        let (calls, _) = recorded(name);
+        let mut whole = Feed::new();
+        for (dir, bytes) in &calls {
+            whole.call(*dir, bytes);
+        }
+        let whole: HashSet<_> = whole.messages.iter().filter_map(pair).collect();
+        let mut found = 0;
+        for begin in 1..calls.len() {
+            let mut feed = Feed::new();
+            for (dir, bytes) in calls.iter().skip(begin) {
+                feed.call(*dir, bytes);
+            }
+            found += usize::from(feed.messages.len() > 1);
+            for message in &feed.messages {
+                assert_eq!(message.protocol, *protocol, "{name} from call {begin}");
+                let is_known = pair(message).is_none_or(|pair| {
+                    // The text of a prepared statement came before.
+                    whole.contains(&pair) || pair.1.starts_with("execute")
+                });
+                assert!(is_known, "{name} from call {begin}: {message:?}");
+            }
+        }
+        assert!(
+            found * 3 > calls.len() || *protocol == Protocol::Mqtt,
+            "{name}: {found}"
+        );
+    }
+}
+
 /// The first words of an answer, and its command.
 fn pair(message: &Message) -> Option<(String, String)> {
     let asked = message
