@@ -22,6 +22,7 @@ mod mqtt;
 mod mysql;
 mod phrase;
 mod postgres;
+pub mod protobuf;
 mod reader;
 mod redis;
 mod smtp;
