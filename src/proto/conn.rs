@@ -1,10 +1,8 @@
 //! The conversations of all connections, and what becomes of bytes of no known protocol.
 
 use super::body::Context;
-use super::detect::{self, Verdict};
-use super::http1::Http1;
-use super::http2::Http2;
-use super::message::Message;
+use super::detect::{self, First, Side, Verdict};
+use super::message::{Message, Protocol};
 use super::{At, Dialog, Item, Limits, half};
 use crate::event::{Conn, Data, Dir, Event, Kind, Nanos};
 use anyhow::Result;
@@ -187,12 +185,12 @@ impl Decoder {
         match talk {
             Talk::Unsure(held) => {
                 held.push(Held::new(event, data));
-                let verdict = verdict(held, data.dir, event.conn.alpn.as_deref());
+                let verdict = verdict(held, data.dir, event.conn);
                 if verdict == Verdict::Unsure {
                     return Ok(());
                 }
                 let held = std::mem::take(held);
-                *talk = begin(verdict);
+                *talk = begin(verdict, data.dir);
                 for held in held {
                     self.held_data(talk, event, &held, emit)?;
                 }
@@ -200,13 +198,13 @@ impl Decoder {
             }
             Talk::Bytes => {
                 let verdict = if data.call_off == 0 {
-                    detect::look(data.bytes)
+                    detect::look(&First::new(event.conn, data.dir, data.bytes))
                 } else {
                     Verdict::Unknown
                 };
                 match verdict {
-                    Verdict::Http1 | Verdict::Http2 => {
-                        *talk = begin(verdict);
+                    Verdict::Known(..) => {
+                        *talk = begin(verdict, data.dir);
                         self.decode(talk, event, data, emit)
                     }
                     Verdict::Unsure => {
@@ -353,17 +351,19 @@ impl Decoder {
     }
 }
 
-fn begin(verdict: Verdict) -> Talk {
+/// `dir`: whose bytes the verdict is about.
+fn begin(verdict: Verdict, dir: Dir) -> Talk {
     match verdict {
-        Verdict::Http1 => Talk::Known(Box::<Http1>::default()),
-        Verdict::Http2 => Talk::Known(Box::<Http2>::default()),
+        Verdict::Known(protocol, side) => {
+            detect::begin(protocol, side, dir).map_or(Talk::Bytes, Talk::Known)
+        }
         Verdict::Unsure | Verdict::Unknown => Talk::Bytes,
     }
 }
 
 /// What the half that `dir` names begins with; a half that nothing can be told of for too long
 /// is unknown.
-fn verdict(held: &[Held], dir: Dir, alpn: Option<&str>) -> Verdict {
+fn verdict(held: &[Held], dir: Dir, conn: &Conn) -> Verdict {
     let mut bytes = Vec::new();
     for held in held.iter().filter(|held| half(held.dir) == half(dir)) {
         bytes.extend_from_slice(&held.bytes);
@@ -371,11 +371,15 @@ fn verdict(held: &[Held], dir: Dir, alpn: Option<&str>) -> Verdict {
             break;
         }
     }
-    match detect::look(&bytes) {
+    let first = First::new(conn, dir, &bytes);
+    let side = first.side.unwrap_or(Side::Client);
+    match detect::look(&first) {
         Verdict::Unsure if bytes.len() >= MAX_UNSURE => Verdict::Unknown,
         // Nothing else may be spoken then (RFC 7301): decoding begins where it can.
-        Verdict::Unknown if alpn == Some("h2") => Verdict::Http2,
-        Verdict::Unknown if matches!(alpn, Some("http/1.1" | "http/1.0")) => Verdict::Http1,
+        Verdict::Unknown if first.alpn == Some("h2") => Verdict::Known(Protocol::Http2, side),
+        Verdict::Unknown if matches!(first.alpn, Some("http/1.1" | "http/1.0")) => {
+            Verdict::Known(Protocol::Http1, side)
+        }
         verdict => verdict,
     }
 }

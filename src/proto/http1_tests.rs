@@ -300,7 +300,7 @@ fn odd_heads_are_understood() {
 #[test]
 fn what_is_no_http_is_left_alone() {
     for bytes in [
-        "EHLO example.com\r\n",
+        "HALLO example.com\r\n",
         "SELECT 1\r\n",
         "GET",
         "HTTP/2 200\r\n\r\n",

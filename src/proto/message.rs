@@ -14,6 +14,18 @@ pub enum Protocol {
     WebSocket,
     /// Server-sent events: the body of an HTTP response that is `text/event-stream`.
     Events,
+    Postgres,
+    Redis,
+    Mysql,
+    Smtp,
+    Imap,
+    Mqtt,
+    Mongo,
+    Kafka,
+    Amqp,
+    /// DNS over TLS.
+    Dns,
+    Ldap,
 }
 
 impl Protocol {
@@ -24,6 +36,17 @@ impl Protocol {
         Protocol::Grpc,
         Protocol::WebSocket,
         Protocol::Events,
+        Protocol::Postgres,
+        Protocol::Redis,
+        Protocol::Mysql,
+        Protocol::Smtp,
+        Protocol::Imap,
+        Protocol::Mqtt,
+        Protocol::Mongo,
+        Protocol::Kafka,
+        Protocol::Amqp,
+        Protocol::Dns,
+        Protocol::Ldap,
     ];
 
     /// The name in JSON and in filters.
@@ -34,17 +57,26 @@ impl Protocol {
             Protocol::Grpc => "grpc",
             Protocol::WebSocket => "ws",
             Protocol::Events => "sse",
+            Protocol::Postgres => "postgres",
+            Protocol::Redis => "redis",
+            Protocol::Mysql => "mysql",
+            Protocol::Smtp => "smtp",
+            Protocol::Imap => "imap",
+            Protocol::Mqtt => "mqtt",
+            Protocol::Mongo => "mongo",
+            Protocol::Kafka => "kafka",
+            Protocol::Amqp => "amqp",
+            Protocol::Dns => "dns",
+            Protocol::Ldap => "ldap",
         }
     }
 
-    /// What stands in the protocol column of a text line: the ALPN name where there is one.
+    /// What stands in the protocol column of a text line: the ALPN name of HTTP's versions.
     pub fn label(self) -> &'static str {
         match self {
             Protocol::Http1 => "http/1.1",
             Protocol::Http2 => "h2",
-            Protocol::Grpc => "grpc",
-            Protocol::WebSocket => "ws",
-            Protocol::Events => "sse",
+            other => other.name(),
         }
     }
 }

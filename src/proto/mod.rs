@@ -3,15 +3,29 @@
 //! Pure: events in, events and messages out, nothing else is touched. A connection whose protocol
 //! is not known passes through as it is.
 
+mod amqp;
 pub mod body;
 pub mod conn;
 pub mod detect;
+mod dns;
 pub mod hpack;
 pub mod http1;
 pub mod http2;
 pub mod huffman;
+mod imap;
+mod kafka;
+mod ldap;
+mod lines;
 pub mod message;
+mod mongo;
+mod mqtt;
+mod mysql;
+mod phrase;
+mod postgres;
 pub mod protobuf;
+mod reader;
+mod redis;
+mod smtp;
 pub mod sse;
 pub mod websocket;
 
