@@ -81,6 +81,10 @@ _tlssniff() {
                     COMPREPLY=($(compgen -W "in out inout" -- "${cur}"))
                     return 0
                     ;;
+                --redact)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --count)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
