@@ -21,6 +21,8 @@ struct Family {
     version: Option<&'static str>,
     /// Returns the negotiated protocol as a C string.
     alpn: Option<&'static str>,
+    /// Returns what the program has said to be the transport that is read from.
+    transport: Option<&'static str>,
     /// What is not seen although the library has it: the function, and what to say.
     limits: &'static [(&'static str, &'static str)],
 }
@@ -36,7 +38,7 @@ const fn write(count: Count) -> Action {
 const CONNECT: Action = Action::Handshake(Some(Role::Client));
 const ACCEPT: Action = Action::Handshake(Some(Role::Server));
 
-const FAMILIES: [Family; 5] = [
+const FAMILIES: [Family; 6] = [
     Family {
         flavor: Flavor::GnuTls,
         proof: None,
@@ -56,6 +58,7 @@ const FAMILIES: [Family; 5] = [
         ],
         version: Some("gnutls_protocol_get_version"),
         alpn: None,
+        transport: Some("gnutls_transport_get_ptr"),
         limits: &[(
             "gnutls_record_recv_packet",
             "what is received by gnutls_record_recv_packet is not seen",
@@ -76,6 +79,7 @@ const FAMILIES: [Family; 5] = [
         ],
         version: None,
         alpn: None,
+        transport: None,
         limits: &[],
     },
     Family {
@@ -101,6 +105,7 @@ const FAMILIES: [Family; 5] = [
         ],
         version: None,
         alpn: None,
+        transport: None,
         limits: &[],
     },
     Family {
@@ -119,6 +124,7 @@ const FAMILIES: [Family; 5] = [
         ],
         version: None,
         alpn: Some("mbedtls_ssl_get_alpn_protocol"),
+        transport: None,
         limits: &[],
     },
     Family {
@@ -137,6 +143,22 @@ const FAMILIES: [Family; 5] = [
         ],
         version: Some("s2n_connection_get_actual_protocol_version"),
         alpn: None,
+        transport: None,
+        limits: &[],
+    },
+    // Mono's own copy of BoringSSL, behind functions that take its handle out of theirs.
+    Family {
+        flavor: Flavor::BoringSsl,
+        proof: None,
+        functions: &[
+            ("mono_btls_ssl_read", read(Count::Return)),
+            ("mono_btls_ssl_write", write(Count::Return)),
+            ("mono_btls_ssl_shutdown", Action::Shutdown),
+            ("mono_btls_ssl_destroy", Action::Free),
+        ],
+        version: None,
+        alpn: None,
+        transport: None,
         limits: &[],
     },
 ];
@@ -151,7 +173,8 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
     for family in &FAMILIES {
         names.extend(family.functions.iter().map(|(name, _)| name));
         names.extend(family.limits.iter().map(|(name, _)| name));
-        names.extend([family.proof, family.version, family.alpn].iter().flatten());
+        let getters = [family.version, family.alpn, family.transport];
+        names.extend(family.proof.iter().chain(getters.iter().flatten()));
     }
     let mut found = elf.find(&names);
     if found.contains_key(nss::EXPORTED) && !found.contains_key(nss::READ) {
@@ -258,6 +281,7 @@ fn layout_of(
     Layout {
         version: getter(family.version, &[4, 1]),
         // No length: it ends in a NUL.
+        transport: getter(family.transport, &[8]),
         alpn: getter(family.alpn, &[8]).map(|text| (text, Vec::new())),
         ..Layout::default()
     }

@@ -25,7 +25,7 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Option<Plan>> {
     let mut found_by = None;
     let decoder = Decoder::of(elf.machine())?;
     if !functions.iter().any(|f| direction(f.method).is_some()) {
-        if discovered::version(elf).is_none() {
+        if !discovered::is_inside(elf) {
             return Ok(None);
         }
         found_by = Some(BY_PANICS);
