@@ -170,16 +170,15 @@ impl Registry {
                 .iter()
                 .filter_map(|sleeper| find(&space, &finder, &target, sleeper))
                 .collect();
-            let mut files: BTreeMap<u64, (&Mapping, BTreeSet<(u64, u64)>)> = BTreeMap::new();
-            for waiting in &found {
-                let (_, sites) = files
-                    .entry(waiting.file.start)
-                    .or_insert_with(|| (&waiting.file, BTreeSet::new()));
-                sites.insert(waiting.site);
-            }
-            for (mapping, sites) in files.into_values() {
+            let starts: BTreeSet<u64> = found.iter().map(|waiting| waiting.file.start).collect();
+            for start in starts {
+                let of_file = || found.iter().filter(|waiting| waiting.file.start == start);
+                let Some(first) = of_file().next() else {
+                    continue;
+                };
+                let sites: BTreeSet<(u64, u64)> = of_file().map(|waiting| waiting.site).collect();
                 let sites: Vec<(u64, u64)> = sites.into_iter().collect();
-                let file = self.procfs.open_mapping(pid, mapping)?;
+                let file = self.procfs.open_mapping(pid, &first.file)?;
                 let at = Place {
                     path: format!("/proc/self/fd/{}", file.as_raw_fd()),
                     pid,
