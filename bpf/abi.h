@@ -160,6 +160,8 @@ struct ts_layout {
 	struct ts_chain server_random;
 	struct ts_chain encrypter; /* rustls: the data pointer of its `Box<dyn MessageEncrypter>` */
 	struct ts_chain sends;     /* rustls: `may_send_application_data`, a byte */
+	struct ts_chain
+		transport; /* a pointer's worth, the descriptor if the program says no more */
 	__u32 bio_method;
 	__u32 bio_num;
 	__u32 bio_next;
@@ -309,10 +311,13 @@ struct ts_wait {
 	__u64 sp;  /* at the function's entry */
 	__u64 cookie;
 	__u64 switches;
-	__u64 state; /* enum ts_wait_state */
+	__u64 state;         /* enum ts_wait_state */
+	struct ts_addr addr; /* of the socket that the thread sleeps at */
 };
 
-/* A thread that sleeps in a system call that receives from `fd`. */
+/* A thread that sleeps in a system call that receives from `fd`; TS_NO_FD: it waits for one or
+ * more. */
+#define TS_NO_FD (~0ULL)
 struct ts_sleeper {
 	struct ts_wait_key key;
 	__u64 switches; /* how often it was taken from a processor */
@@ -324,7 +329,7 @@ struct ts_sleeper {
 };
 
 _Static_assert(sizeof(struct ts_chain) == 20, "ts_chain");
-_Static_assert(sizeof(struct ts_layout) == 352, "ts_layout");
+_Static_assert(sizeof(struct ts_layout) == 372, "ts_layout");
 _Static_assert(sizeof(struct ts_addr) == 48, "ts_addr");
 _Static_assert(sizeof(struct ts_conn_key) == 16, "ts_conn_key");
 _Static_assert(sizeof(struct ts_conn) == 120, "ts_conn");
@@ -334,7 +339,7 @@ _Static_assert(sizeof(struct ts_rec_end) == 40, "ts_rec_end");
 _Static_assert(sizeof(struct ts_rec_addr) == 64, "ts_rec_addr");
 _Static_assert(sizeof(struct ts_rec_hold) == 16, "ts_rec_hold");
 _Static_assert(sizeof(struct ts_wait_key) == 16, "ts_wait_key");
-_Static_assert(sizeof(struct ts_wait) == 56, "ts_wait");
+_Static_assert(sizeof(struct ts_wait) == 104, "ts_wait");
 _Static_assert(sizeof(struct ts_sleeper) == 176, "ts_sleeper");
 
 #endif

@@ -14,6 +14,7 @@
 #define IPPROTO_UDP 17
 #define SOCK_STREAM 1
 #define MSG_PEEK 2
+#define INT_MAX 0x7fffffff
 #define SOCK_SEQPACKET 5
 #define S_IFMT 0170000
 #define S_IFIFO 0010000
@@ -26,6 +27,8 @@
 #define BIO_TYPE_DGRAM 0x515
 #define BIO_TYPE_FILTER 0x200
 #define BIO_CHAIN_LEN 4
+/* struct bio_method_st, include/internal/bio.h: its type, then its name. */
+#define BIO_METHOD_NAME 8
 
 /* False when the socket is not connected (yet, or any more). */
 static __always_inline bool sock_addr(struct sock *sk, struct ts_addr *addr)
@@ -79,17 +82,25 @@ static __always_inline __u64 sock_inode(struct sock *sk)
 	return BPF_CORE_READ(sk, sk_socket, file, f_inode, i_ino);
 }
 
+/* The call that the thread is in; NULL: its connection has an address, or there is none. */
+static __always_inline struct frame *frame_without_addr(struct thread *thread)
+{
+	__u32 top = thread->depth - 1;
+	struct frame *frame;
+
+	if (top >= MAX_DEPTH)
+		return NULL;
+	frame = frame_at(thread, top);
+	return frame->want_addr ? frame : NULL;
+}
+
 /* The thread has used `sk`: it counts for the innermost call when that has no address yet. */
 static __always_inline void saw_socket(struct thread *thread, struct sock *sk)
 {
 	struct ts_addr addr = {.source = TS_SRC_SOCKET};
-	struct frame *frame;
-	__u32 top = thread->depth - 1;
+	struct frame *frame = frame_without_addr(thread);
 
-	if (top >= MAX_DEPTH)
-		return;
-	frame = frame_at(thread, top);
-	if (!frame->want_addr || !may_carry_tls(sk))
+	if (!frame || !may_carry_tls(sk))
 		return;
 	if (!sock_addr(sk, &addr))
 		return;
@@ -109,10 +120,8 @@ static __always_inline struct file *file_of_fd(struct task_struct *task, __u32 f
 	return file;
 }
 
-static __always_inline bool fd_addr(__u32 fd, struct ts_addr *addr)
+static __always_inline bool file_addr(struct file *file, struct ts_addr *addr)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	struct file *file = file_of_fd(task, fd);
 	struct socket *socket;
 	__u16 mode;
 
@@ -132,6 +141,38 @@ static __always_inline bool fd_addr(__u32 fd, struct ts_addr *addr)
 	return sock_addr(BPF_CORE_READ(socket, sk), addr);
 }
 
+static __always_inline bool fd_addr(__u32 fd, struct ts_addr *addr)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return file_addr(file_of_fd(task, fd), addr);
+}
+
+/* Whether a BIO of these methods is the library's own, by the name that it gives them. Programs
+ * make methods with the same types and keep nothing in `num`, which then is a descriptor too: 0. */
+static __always_inline bool is_own_bio(__u64 method)
+{
+	char text[8] = {};
+	__u64 name;
+
+	if (!read_u64(method + BIO_METHOD_NAME, &name) || !read_user(text, sizeof(text), name))
+		return false;
+	return !bpf_strncmp(text, 6, "socket") || !bpf_strncmp(text, 8, "file des") ||
+	       !bpf_strncmp(text, 8, "datagram");
+}
+
+/* What the program has said to be the transport; a pointer to something of its own is no number of
+ * a descriptor, and 0 is there before it says anything. */
+static __always_inline bool transport_addr(const struct ts_layout *layout, __u64 handle,
+					   struct ts_addr *addr)
+{
+	__u64 field = chase(&layout->transport, handle), fd;
+
+	if (!field || !read_u64(field, &fd) || !fd || fd > INT_MAX || !fd_addr(fd, addr))
+		return false;
+	return addr->transport == TS_TP_TCP || addr->transport == TS_TP_UNIX;
+}
+
 /* The descriptor in the handle's read BIO, past filter BIOs; the BIO's type is checked, as the
  * field means something else in every other kind. */
 __global int bio_addr(const struct ts_layout *layout, __u64 handle, struct ts_addr *addr)
@@ -140,7 +181,11 @@ __global int bio_addr(const struct ts_layout *layout, __u64 handle, struct ts_ad
 	__u32 type;
 	int i;
 
-	if (!layout || !addr || !layout->bio_known)
+	if (!layout || !addr)
+		return false;
+	if (layout->transport.len)
+		return transport_addr(layout, handle, addr);
+	if (!layout->bio_known)
 		return false;
 	field = chase(&layout->rbio, handle);
 	if (!field || !read_u64(field, &bio))
@@ -152,7 +197,8 @@ __global int bio_addr(const struct ts_layout *layout, __u64 handle, struct ts_ad
 			return false;
 		if (type == BIO_TYPE_SOCKET || type == BIO_TYPE_FD || type == BIO_TYPE_CONNECT ||
 		    type == BIO_TYPE_DGRAM)
-			return read_u32(bio + layout->bio_num, &fd) && fd_addr(fd, addr);
+			return is_own_bio(method) && read_u32(bio + layout->bio_num, &fd) &&
+			       fd_addr(fd, addr);
 		if (!(type & BIO_TYPE_FILTER) || !read_u64(bio + layout->bio_next, &bio))
 			return false;
 	}

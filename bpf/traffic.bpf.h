@@ -56,6 +56,10 @@ static __always_inline int has_received(struct sock *sk, int ret, int flags)
 
 #define MAX_EMPTY_PARTS 3
 
+/* ContentType, RFC 8446, section 5.1: from change_cipher_spec to application_data */
+#define RECORD_FIRST 20
+#define RECORD_LAST 23
+
 struct user_part {
 	__u64 base;
 	__u64 len;
@@ -152,12 +156,33 @@ static __always_inline __u32 first_record(void)
 	return head.len[0] << 8 | head.len[1];
 }
 
+/* Whether the thread talks to a helper: from within a call, programs ask daemons on local sockets
+ * to sign for them, or for addresses. What they send there is no TLS. */
+static __always_inline bool talks_to_helper(struct sock *sk)
+{
+	struct record_head head;
+	struct user_part part;
+
+	if (BPF_CORE_READ(sk, __sk_common.skc_family) != AF_UNIX || !first_part(&part))
+		return false;
+	if (part.len < sizeof(head) || bpf_probe_read_user(&head, sizeof(head), (void *)part.base))
+		return true;
+	return head.content_type < RECORD_FIRST || head.content_type > RECORD_LAST ||
+	       head.version[0] != 3;
+}
+
+static __always_inline void socket_in_call(struct thread *thread, struct sock *sk)
+{
+	if (frame_without_addr(thread) && !talks_to_helper(sk))
+		saw_socket(thread, sk);
+}
+
 static __always_inline int sends(struct sock *sk)
 {
 	struct thread *thread = this_thread();
 
 	if (thread && thread->depth) {
-		saw_socket(thread, sk);
+		socket_in_call(thread, sk);
 	} else if (thread && thread->expects && may_carry_tls(sk)) {
 		__u32 record = first_record();
 
@@ -177,7 +202,7 @@ static __always_inline int has_received(struct sock *sk, int ret, int flags)
 	if (!thread)
 		return 0;
 	if (thread->depth) {
-		saw_socket(thread, sk);
+		socket_in_call(thread, sk);
 	} else if (thread->watched && ret > 0 && !(flags & MSG_PEEK)) {
 		__u32 record = may_carry_tls(sk) ? first_record() : 0;
 

@@ -35,6 +35,13 @@ static __always_inline bool is_receive(__u64 nr)
 	return nr == 0 || nr == 19 || nr == 45 || nr == 47;
 }
 
+/* poll, select, epoll_wait, pselect6, ppoll, epoll_pwait: what a read waits in that has a timeout.
+ */
+static __always_inline bool is_poll(__u64 nr)
+{
+	return nr == 7 || nr == 23 || nr == 232 || nr == 270 || nr == 271 || nr == 281;
+}
+
 /* The numbers of registers are those of machine code. */
 static __always_inline bool read_registers(struct ts_sleeper *sleeper, struct task_struct *task)
 {
@@ -42,7 +49,7 @@ static __always_inline bool read_registers(struct ts_sleeper *sleeper, struct ta
 
 	if (bpf_probe_read_kernel(&regs, sizeof(regs), (void *)bpf_task_pt_regs(task)))
 		return false;
-	if (!is_receive(regs.orig_ax))
+	if (!is_receive(regs.orig_ax) && !is_poll(regs.orig_ax))
 		return false;
 	sleeper->regs[3] = regs.bx;
 	sleeper->regs[4] = regs.sp;
@@ -52,7 +59,7 @@ static __always_inline bool read_registers(struct ts_sleeper *sleeper, struct ta
 	sleeper->regs[14] = regs.r14;
 	sleeper->regs[15] = regs.r15;
 	sleeper->ip = regs.ip;
-	sleeper->fd = regs.di;
+	sleeper->fd = is_receive(regs.orig_ax) ? regs.di : TS_NO_FD;
 	return true;
 }
 #else
@@ -71,8 +78,16 @@ static __always_inline bool sleeps(struct task_struct *task)
 	return !bpf_core_field_exists(task->on_cpu) || !BPF_CORE_READ(task, on_cpu);
 }
 
-/* Tells of each thread that sleeps in a receive. A call of it that user space has placed counts
- * from now on if the thread has slept since. */
+/* What a call for a connection sleeps at carries it. A local socket may be that of a helper. */
+static __always_inline void note_socket(struct ts_wait *wait, struct task_struct *task, __u32 fd)
+{
+	if (!file_addr(file_of_fd(task, fd), &wait->addr) || wait->addr.transport != TS_TP_TCP)
+		wait->addr.transport = TS_TP_UNKNOWN;
+	wait->addr.source = TS_SRC_SOCKET;
+}
+
+/* Tells of each thread that sleeps in a receive, or until there is something to receive. A call of
+ * it that user space has placed counts from now on if the thread has slept since. */
 SEC("iter/task")
 int sleepers(struct bpf_iter__task *ctx)
 {
@@ -88,8 +103,10 @@ int sleepers(struct bpf_iter__task *ctx)
 	sleeper.tgid = tgid_of(task);
 	sleeper.switches = BPF_CORE_READ(task, nvcsw) + BPF_CORE_READ(task, nivcsw);
 	wait = bpf_map_lookup_elem(&waits, &sleeper.key);
-	if (wait && wait->switches == sleeper.switches)
+	if (wait && wait->switches == sleeper.switches) {
+		note_socket(wait, task, sleeper.fd);
 		__sync_val_compare_and_swap(&wait->state, TS_WAIT_PLACED, TS_WAIT_COUNTS);
+	}
 	bpf_seq_write(ctx->meta->seq, &sleeper, sizeof(sleeper));
 	return 0;
 }
@@ -123,6 +140,8 @@ int waited_returns(struct pt_regs *regs)
 	frame.buf = wait->buf;
 	frame.out = wait->out;
 	frame.sp = wait->sp;
+	if (wait->addr.transport)
+		frame.addr = wait->addr;
 	data_returned(regs, &frame, layout);
 	return 0;
 }

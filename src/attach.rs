@@ -96,8 +96,18 @@ pub struct Registry {
     /// How often the kernel has refused it. Another tracer that comes or goes can be the reason, so
     /// it is tried again, but not for ever.
     refused: HashMap<(FileId, u32), u32>,
+    /// Files with TLS in which nothing can be probed, of processes of which nothing is captured yet.
+    unplanned: Vec<Unplanned>,
     /// Calls that had begun before.
     waits: Vec<Waits>,
+}
+
+#[derive(Debug)]
+struct Unplanned {
+    /// The process in which it was met; `None`: in the one that is looked at.
+    pid: Option<u32>,
+    path: String,
+    reason: String,
 }
 
 fn open_unmapped(path: &Path) -> Result<(Mapping, File)> {
@@ -130,6 +140,7 @@ impl Registry {
             targets: Vec::new(),
             linked: HashMap::new(),
             refused: HashMap::new(),
+            unplanned: Vec::new(),
             waits: Vec::new(),
         }
     }
@@ -214,7 +225,22 @@ impl Registry {
         found.has_tls = mappings
             .iter()
             .any(|mapping| matches!(self.contents.get(&mapping.id), Some(Content::Tls(_))));
+        self.tell_unplanned(pid, &mut found);
         Ok(found)
+    }
+
+    /// Of a process of which other files are captured nobody else says what is missing.
+    fn tell_unplanned(&mut self, pid: u32, found: &mut Found) {
+        for unplanned in &mut self.unplanned {
+            unplanned.pid.get_or_insert(pid);
+        }
+        let has_tls = found.has_tls;
+        let told = self
+            .unplanned
+            .extract_if(.., |unplanned| has_tls && unplanned.pid == Some(pid));
+        found
+            .failed
+            .extend(told.map(|unplanned| (unplanned.path, unplanned.reason)));
     }
 
     /// Attaches to files before any process maps them; what one of them tells about another, as
@@ -350,7 +376,14 @@ impl Registry {
             self.cryptos.insert(id, Crypto { bio, version });
         }
         let mut planned = Vec::new();
-        for plan in plan::plan(&elf, path)? {
+        let plans = plan::plan(&elf, path).inspect_err(|error| {
+            self.unplanned.push(Unplanned {
+                pid: None,
+                path: path.to_owned(),
+                reason: format!("{error:#}"),
+            });
+        });
+        for plan in plans? {
             log::debug!("{path}: {}", plan.describe());
             let target = u32::try_from(self.targets.len()).context("number the target")?;
             self.targets.push(Target {

@@ -29,7 +29,7 @@ pub use object::usual::types;
 
 // The same numbers as in bpf/abi.h: what the skeleton made of the types must be what C meant.
 const _: () = {
-    assert!(size_of::<types::ts_layout>() == 352);
+    assert!(size_of::<types::ts_layout>() == 372);
     assert!(size_of::<types::ts_conn_key>() == 16);
     assert!(size_of::<types::ts_conn>() == 120);
     assert!(offset_of!(types::ts_conn, off) == 8);
@@ -41,7 +41,7 @@ const _: () = {
     assert!(size_of::<types::ts_rec_addr>() == 64);
     assert!(size_of::<types::ts_rec_hold>() == 16);
     assert!(size_of::<types::ts_wait_key>() == 16);
-    assert!(size_of::<types::ts_wait>() == 56);
+    assert!(size_of::<types::ts_wait>() == 104);
     assert!(size_of::<types::ts_sleeper>() == 176);
 };
 
@@ -175,6 +175,7 @@ impl Bpf {
             server_random: chain(ssl.server_random.as_ref()),
             encrypter: chain(ssl.encrypter.as_ref()),
             sends: chain(ssl.sends.as_ref()),
+            transport: chain(ssl.transport.as_ref()),
             app_data: ssl.app_data.unwrap_or_default(),
             bio_method: bio.map_or(0, |bio| bio.method),
             bio_num: bio.map_or(0, |bio| bio.num),

@@ -106,6 +106,28 @@ fn a_request_that_a_python_server_waits_for_is_seen_with_its_address() {
 
 #[tag(root)]
 #[test]
+fn a_read_of_gnutls_that_had_begun_is_seen_with_its_address() {
+    let test = "a_read_of_gnutls_that_had_begun_is_seen_with_its_address";
+    if !lab::can_capture(test) {
+        return;
+    }
+    let dir = lab::new_dir();
+    let certificate = lab::certificate();
+    let mut program = Command::new(lab::family("gnutls"));
+    program.args([&certificate.cert, &certificate.key]);
+    let mut program = Running::start(program.env("ODD_GATE", "waiting"), dir.path());
+    program.wait_line(LIMIT, |line| line == "ready");
+    // The main thread reads what says go.
+    wait_sleepers(program.pid(), 2);
+    let sniff = Sniff::pid(dir.path(), program.pid());
+    program.go();
+    program.wait_success(LIMIT);
+    let truths = Truth::parse_all(&program.stdout_text());
+    oracle::assert_equal(&sniff.stop(), &truths, Checks { facts: false });
+}
+
+#[tag(root)]
+#[test]
 fn what_each_of_hundreds_of_threads_waits_for_is_seen() {
     let test = "what_each_of_hundreds_of_threads_waits_for_is_seen";
     if !lab::can_capture(test) {

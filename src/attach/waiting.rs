@@ -16,6 +16,8 @@ use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::Instant;
 
+/// `TS_NO_FD`
+const NO_FD: u64 = u64::MAX;
 /// The registers of x86-64 that a call preserves, and the stack pointer.
 const KNOWN: [usize; 7] = [3, 4, 5, 12, 13, 14, 15];
 
@@ -32,13 +34,15 @@ struct Mapped {
     mapping: Mapping,
     number: u32,
     plan: Rc<Plan>,
-    bio: BioLayout,
+    bio: Option<BioLayout>,
 }
 
 /// A call, and where the breakpoint for its return has to be.
 struct Waiting {
     key: types::ts_wait_key,
     wait: types::ts_wait,
+    /// In which file, and there: offset and cookie.
+    file: Mapping,
     site: (u64, u64),
 }
 
@@ -55,7 +59,12 @@ impl Registry {
         let began = Instant::now();
         let mut by_process: BTreeMap<u32, Vec<types::ts_sleeper>> = BTreeMap::new();
         for sleeper in bpf.sleepers()? {
-            if pids.is_none_or(|pids| pids.contains(&sleeper.tgid)) && sleeper.tgid != 0 {
+            // On a whole machine most threads are in a poll, and few of these in a read.
+            let is_wanted = match pids {
+                Some(pids) => pids.contains(&sleeper.tgid),
+                None => sleeper.fd != NO_FD,
+            };
+            if is_wanted && sleeper.tgid != 0 {
                 by_process.entry(sleeper.tgid).or_default().push(sleeper);
             }
         }
@@ -116,16 +125,14 @@ impl Registry {
         for mapping in mappings {
             // A static program has both in one file.
             let crypto = self.cryptos.get(&mapping.id).or(crypto);
-            let (Some(Content::Tls(targets)), Some(crypto)) =
-                (self.contents.get(&mapping.id), crypto)
-            else {
+            let Some(Content::Tls(targets)) = self.contents.get(&mapping.id) else {
                 continue;
             };
             mapped.extend(targets.iter().map(|(number, plan)| Mapped {
                 mapping: mapping.clone(),
                 number: *number,
                 plan: Rc::clone(plan),
-                bio: crypto.bio,
+                bio: crypto.map(|crypto| crypto.bio),
             }));
         }
         mapped
@@ -164,17 +171,21 @@ impl Registry {
                 .iter()
                 .filter_map(|sleeper| find(&space, &finder, &target, sleeper))
                 .collect();
-            let sites: BTreeSet<(u64, u64)> = found.iter().map(|waiting| waiting.site).collect();
-            if sites.is_empty() {
-                continue;
+            let starts: BTreeSet<u64> = found.iter().map(|waiting| waiting.file.start).collect();
+            for start in starts {
+                let of_file = || found.iter().filter(|waiting| waiting.file.start == start);
+                let Some(first) = of_file().next() else {
+                    continue;
+                };
+                let sites: BTreeSet<(u64, u64)> = of_file().map(|waiting| waiting.site).collect();
+                let sites: Vec<(u64, u64)> = sites.into_iter().collect();
+                let file = self.procfs.open_mapping(pid, &first.file)?;
+                let at = Place {
+                    path: format!("/proc/self/fd/{}", file.as_raw_fd()),
+                    pid,
+                };
+                waits.links.extend(at.link(bpf, Kind::Waited, &sites)?);
             }
-            let sites: Vec<(u64, u64)> = sites.into_iter().collect();
-            let file = self.procfs.open_mapping(pid, &target.mapping)?;
-            let at = Place {
-                path: format!("/proc/self/fd/{}", file.as_raw_fd()),
-                pid,
-            };
-            waits.links.extend(at.link(bpf, Kind::Waited, &sites)?);
             for waiting in found {
                 match bpf.place_wait(&waiting.key, &waiting.wait) {
                     Ok(()) => waits.threads.push(waiting.key),
@@ -199,7 +210,8 @@ fn find(
     for number in KNOWN {
         *registers.general.get_mut(number)? = sleeper.regs.get(number).copied();
     }
-    let call = finder.find(space, registers, sleeper.fd, &|module| {
+    let fd = Some(sleeper.fd).filter(|fd| *fd != NO_FD);
+    let call = finder.find(space, registers, fd, &|module| {
         module.mapping.id == target.mapping.id
     });
     let Some(call) = call else {
@@ -207,10 +219,6 @@ fn find(
         return None;
     };
     let module = space.module(call.returns_to)?;
-    // Of another file the breakpoint would be another link.
-    if module.mapping.id != target.mapping.id {
-        return None;
-    }
     let offset = module.elf.file_offset(module.vaddr(call.returns_to))?;
     let cookie = cookie_of(target.number, &target.plan, call.probe)?;
     log::debug!(
@@ -222,6 +230,7 @@ fn find(
     );
     Some(Waiting {
         key: sleeper.key,
+        file: module.mapping.clone(),
         wait: types::ts_wait {
             handle: call.handle,
             buf: call.buf,
@@ -230,6 +239,7 @@ fn find(
             cookie,
             switches: sleeper.switches,
             state: types::ts_wait_state::TS_WAIT_PLACED.0.into(),
+            addr: types::ts_addr::default(),
         },
         site: (offset, cookie),
     })

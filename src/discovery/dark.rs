@@ -61,6 +61,8 @@ fn by_name(path: &Path) -> Option<Dark> {
             "wolfSSL, but its functions are not found by name",
             Some("use a build with symbols"),
         ))
+    } else if name == "___Nettle.so" {
+        Some(Dark::new("pike", "Pike: own TLS in bytecode", None))
     } else if is("libmbedtls") {
         Some(Dark::new(
             "mbedtls",
@@ -93,6 +95,12 @@ fn by_strings(bytes: &[u8]) -> Option<Dark> {
                     "install debug symbols, or use a build that links OpenSSL as a shared library",
                 ),
             )
+        });
+    }
+    if let Some(version) = rustls_sources(bytes) {
+        return Some(Dark {
+            version,
+            ..rustls()
         });
     }
     // Environment variables that each reads.
@@ -136,6 +144,22 @@ fn by_program_strings(bytes: &[u8]) -> Option<Dark> {
         });
     }
     memmem::find(bytes, b"rustls::").map(|_| rustls())
+}
+
+/// Panics name the source file, wherever the sources were: from the registry in a directory with the
+/// version, else in one without. `Some(None)`: rustls, but of no version that is told.
+fn rustls_sources(bytes: &[u8]) -> Option<Option<String>> {
+    const FILE: &[u8] = b"/src/common_state.rs";
+    const LONGEST: usize = 64;
+    memmem::find_iter(bytes, FILE).find_map(|at| {
+        let before = bytes.get(at.saturating_sub(LONGEST)..at)?;
+        let slash = before.iter().rposition(|byte| *byte == b'/')?;
+        match before.get(slash + 1..)?.strip_prefix(b"rustls")? {
+            [] => Some(None),
+            [b'-', version @ ..] => Some(plain_text(version)),
+            _ => None,
+        }
+    })
 }
 
 fn rustls() -> Dark {
@@ -222,6 +246,11 @@ mod tests {
         let rustls = b"/registry/rustls-0.23.5/src/conn.rs";
         assert_eq!(found(rustls, true), Some(("rustls", version("0.23.5"))));
         assert_eq!(found(b"rustls::client::hs", true), Some(("rustls", None)));
+        let library = b"/registry/rustls-0.23.5/src/common_state.rs";
+        assert_eq!(found(library, false), Some(("rustls", version("0.23.5"))));
+        let checkout = b"/git/checkouts/rustls-1a2b/5ce0/rustls/src/common_state.rs";
+        assert_eq!(found(checkout, false), Some(("rustls", None)));
+        assert_eq!(found(b"/other-0.1/src/common_state.rs", false), None);
         assert_eq!(found(b"SSL_write\0gnutls_record_send", true), None);
     }
 
@@ -229,6 +258,7 @@ mod tests {
     fn libraries_are_recognised_by_name_only_where_that_is_what_they_are() {
         let name = |path: &str| recognise(b"", Path::new(path), false).map(|dark| dark.library);
         assert_eq!(name("/opt/jdk/lib/server/libjvm.so"), Some("jsse"));
+        assert_eq!(name("/usr/lib/pike8.0/modules/___Nettle.so"), Some("pike"));
         assert_eq!(name("/usr/lib/libmbedtls.so.14"), Some("mbedtls"));
         assert_eq!(name("/x/libwolfssl-1a2b.so.3"), Some("wolfssl"));
         assert_eq!(name("/usr/lib/libjvmti_agent.so"), None);

@@ -106,7 +106,8 @@ pub fn inspect(elf: &Elf<'_>, needle: &str, wanted: &dyn Fn(&str) -> bool) -> Op
     if functions.len() >= MAX_WANTED {
         notes.push(format!("only {MAX_WANTED} of the functions are looked at"));
     }
-    let version = info.version.unwrap_or_else(|| {
+    let version = info.version.or_else(|| buildinfo::of_runtime(elf));
+    let version = version.unwrap_or_else(|| {
         let table = table.as_ref().map(|table| table.generation.describe());
         let text = table.map(|versions| format!("; the table of functions is that of {versions}"));
         notes.push(format!(

@@ -262,6 +262,21 @@ fn a_table_without_build_information_is_go_of_unknown_version() {
 }
 
 #[test]
+fn a_blanked_version_is_that_of_the_runtime() {
+    const TEXT: u64 = TABLE + 0x3f0;
+    let mut made = Made::new(0xffff_fff1, 25, Linked::Fixed);
+    made.put(DATA, &[0; 48]);
+    made.put(TEXT, b"go1.26.5go1.22");
+    made.put_address(STRING, TEXT);
+    made.put(STRING + 8, &8u64.to_le_bytes());
+    let found = inspect_bytes(&made.file).unwrap();
+    assert_eq!(
+        (found.version.as_str(), found.minor),
+        ("go1.26.5", Some(26))
+    );
+}
+
+#[test]
 fn what_is_missing_is_said() {
     // moduledata that does not point back
     let mut made = Made::new(0xffff_fff1, 27, Linked::Fixed);

@@ -171,6 +171,24 @@ pub fn encrypters(elf: &Elf<'_>) -> Vec<Range<u64>> {
     found
 }
 
+/// Whether a panic names one of its source files, also where they were in no directory with a version.
+pub fn is_inside(elf: &Elf<'_>) -> bool {
+    /// In two parts: a program that looks for it does not have it.
+    const DIR: &[u8] = b"/rustls";
+    const FILE: &[u8] = b"/src/common_state.rs";
+    let mut budget = MAX_SEARCH;
+    let accept = |at: u64, _: &[u8]| {
+        let dir = at.checked_sub(DIR.len() as u64)?;
+        (elf.loaded(dir, DIR.len() as u64)? == DIR).then_some(())
+    };
+    let mut kinds = [Loads::Constants, Loads::Code].into_iter();
+    version(elf).is_some()
+        || kinds.any(|loads| {
+            let found = elf.search(FILE, loads, u64::MAX, &mut budget, accept);
+            found.is_some()
+        })
+}
+
 /// The version, by the paths of its source files: `0.23.40`. Foreign.
 pub fn version(elf: &Elf<'_>) -> Option<String> {
     let mut budget = MAX_SEARCH;

@@ -24,6 +24,8 @@ struct Family {
     role: Option<(&'static str, u32)>,
     /// Returns the negotiated protocol as a C string.
     alpn: Option<&'static str>,
+    /// Returns what the program has said to be the transport that is read from.
+    transport: Option<&'static str>,
     /// What is not seen although the library has it: the function, and what to say.
     limits: &'static [(&'static str, &'static str)],
 }
@@ -39,7 +41,7 @@ const fn write(count: Count) -> Action {
 const CONNECT: Action = Action::Handshake(Some(Role::Client));
 const ACCEPT: Action = Action::Handshake(Some(Role::Server));
 
-const FAMILIES: [Family; 5] = [
+const FAMILIES: [Family; 6] = [
     Family {
         flavor: Flavor::GnuTls,
         proof: None,
@@ -61,6 +63,7 @@ const FAMILIES: [Family; 5] = [
         // GNUTLS_CLIENT
         role: Some(("gnutls_server_name_get", 2)),
         alpn: None,
+        transport: Some("gnutls_transport_get_ptr"),
         limits: &[(
             "gnutls_record_recv_packet",
             "what is received by gnutls_record_recv_packet is not seen",
@@ -82,6 +85,7 @@ const FAMILIES: [Family; 5] = [
         version: None,
         role: None,
         alpn: None,
+        transport: None,
         limits: &[],
     },
     Family {
@@ -108,6 +112,7 @@ const FAMILIES: [Family; 5] = [
         version: None,
         role: None,
         alpn: None,
+        transport: None,
         limits: &[],
     },
     Family {
@@ -127,6 +132,7 @@ const FAMILIES: [Family; 5] = [
         version: None,
         role: None,
         alpn: Some("mbedtls_ssl_get_alpn_protocol"),
+        transport: None,
         limits: &[],
     },
     Family {
@@ -146,6 +152,23 @@ const FAMILIES: [Family; 5] = [
         version: Some("s2n_connection_get_actual_protocol_version"),
         role: None,
         alpn: None,
+        transport: None,
+        limits: &[],
+    },
+    // Mono's own copy of BoringSSL, behind functions that take its handle out of theirs.
+    Family {
+        flavor: Flavor::BoringSsl,
+        proof: None,
+        functions: &[
+            ("mono_btls_ssl_read", read(Count::Return)),
+            ("mono_btls_ssl_write", write(Count::Return)),
+            ("mono_btls_ssl_shutdown", Action::Shutdown),
+            ("mono_btls_ssl_destroy", Action::Free),
+        ],
+        version: None,
+        role: None,
+        alpn: None,
+        transport: None,
         limits: &[],
     },
 ];
@@ -160,7 +183,8 @@ pub fn plan(elf: &Elf<'_>, path: &str) -> Result<Vec<Result<Plan>>> {
     for family in &FAMILIES {
         names.extend(family.functions.iter().map(|(name, _)| name));
         names.extend(family.limits.iter().map(|(name, _)| name));
-        names.extend([family.proof, family.version, family.alpn].iter().flatten());
+        let getters = [family.version, family.alpn, family.transport];
+        names.extend(family.proof.iter().chain(getters.iter().flatten()));
         names.extend(family.role.iter().map(|(name, _)| name));
     }
     let mut found = elf.find(&names);
@@ -304,6 +328,7 @@ fn layout_of(
         client: client.unwrap_or_default(),
         version: getter(family.version, &[4, 1]),
         // No length: it ends in a NUL.
+        transport: getter(family.transport, &[8]),
         alpn: getter(family.alpn, &[8]).map(|text| (text, Vec::new())),
         secured: (family.flavor == Flavor::Nss)
             .then(|| nss::secured(elf, decoder))

@@ -214,6 +214,8 @@ pub type LoadChain = Vec<u32>;
 pub struct Layout {
     /// `BIO *` from `SSL_get_rbio`.
     pub rbio: Option<LoadChain>,
+    /// `void *` from `gnutls_transport_get_ptr`: the descriptor, or what the program has instead.
+    pub transport: Option<LoadChain>,
     /// `int` from `SSL_version`; in `BoringSSL` a `uint16_t`, so only the low 16 bits count.
     pub version: Option<LoadChain>,
     /// `int` from `SSL_is_server`: 1 in a server, and in a client this.
@@ -416,6 +418,7 @@ impl Plan {
             ("encrypter", &layout.encrypter),
             ("sends", &layout.sends),
             ("secured", &secured),
+            ("transport", &layout.transport),
         ];
         text.push_str("  layout:");
         for (name, chain) in fields {

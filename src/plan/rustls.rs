@@ -26,7 +26,7 @@ pub fn plan(elf: &Elf<'_>, path: &str, may_hide: bool) -> Result<Option<Plan>> {
     let mut functions = discovered::functions(elf);
     let mut found_by = None;
     if !functions.iter().any(|f| direction(f.method).is_some()) {
-        if !may_hide || discovered::version(elf).is_none() {
+        if !may_hide || !discovered::is_inside(elf) {
             return Ok(None);
         }
         found_by = Some(BY_PANICS);

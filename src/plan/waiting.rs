@@ -6,7 +6,7 @@
 
 use crate::discovery::elf::unwinding::Registers;
 use crate::discovery::stack::{Frame, Memory, Module, Space};
-use crate::event::Dir;
+use crate::event::{Dir, Flavor};
 use crate::plan::disasm::{Decoder, Kind};
 use crate::plan::symbolic::{self, Base, Keeper, Run, Value};
 use crate::plan::{Action, BioLayout, Count, Plan, Probe};
@@ -46,9 +46,16 @@ pub struct InFlight {
 #[derive(Debug)]
 pub struct Finder<'p> {
     plan: &'p Plan,
-    bio: BioLayout,
+    bio: Option<BioLayout>,
     decoder: Decoder,
     runs: RefCell<HashMap<(u64, u64), Rc<Run>>>,
+}
+
+/// What a connection reads from.
+enum Descriptor {
+    Number(u64),
+    /// What the program has made for it.
+    Other,
 }
 
 /// A call of a probed function: what of the stack belongs to it.
@@ -62,9 +69,10 @@ struct Found<'f, 's, 'a> {
 
 impl<'p> Finder<'p> {
     /// `None` when nothing can be found with this plan.
-    pub fn new(plan: &'p Plan, bio: BioLayout, decoder: Decoder) -> Option<Finder<'p>> {
+    pub fn new(plan: &'p Plan, bio: Option<BioLayout>, decoder: Decoder) -> Option<Finder<'p>> {
         let reads = plan.probes.iter().any(is_read);
-        (reads && plan.layout.rbio.is_some()).then(|| Finder {
+        let has_bio = plan.layout.rbio.is_some() && bio.is_some();
+        (reads && (has_bio || plan.layout.transport.is_some())).then(|| Finder {
             plan,
             bio,
             decoder,
@@ -73,12 +81,12 @@ impl<'p> Finder<'p> {
     }
 
     /// The read that a thread with these registers waits in, while it sleeps in a system call on
-    /// this descriptor. `is_target` says of a file whether it is the target.
+    /// this descriptor (`None`: in one that waits for any). `is_target` says of a file whether it is the target.
     pub fn find(
         &self,
         space: &Space<'_>,
         registers: Registers,
-        fd: u64,
+        fd: Option<u64>,
         is_target: &dyn Fn(&Module<'_>) -> bool,
     ) -> Option<InFlight> {
         let frames = space.frames(registers);
@@ -115,26 +123,33 @@ impl<'p> Finder<'p> {
         None
     }
 
-    /// Whether the frame's return address is behind a direct call of the function at `start`.
+    /// Whether the frame's return address is behind a call of the function at `start`: a direct one,
+    /// or from any file one that the loader has directed to the function of this name.
     fn is_call_of(&self, space: &Space<'_>, frame: &Frame<'_, '_>, start: u64, name: &str) -> bool {
-        /// Bytes of a call with a distance of 32 bits.
-        const CALL: u64 = 5;
-        let caller = space.module(frame.returns_to);
-        let Some(caller) = caller.filter(|c| c.mapping.id == frame.module.mapping.id) else {
+        /// Bytes of a call with a distance of 32 bits, and of one through a pointer at such a distance.
+        const CALLS: [u64; 2] = [5, 6];
+        let Some(caller) = space.module(frame.returns_to) else {
             return false;
         };
-        let Some(at) = caller.vaddr(frame.returns_to).checked_sub(CALL) else {
-            return false;
+        let is_same = caller.mapping.id == frame.module.mapping.id;
+        let end = caller.vaddr(frame.returns_to);
+        let is_call = |len: u64| {
+            let at = end.checked_sub(len)?;
+            let insn = self.decoder.decode(caller.elf.code(at, len)?, at)?;
+            if u64::from(insn.len) != len {
+                return None;
+            }
+            match insn.kind {
+                Kind::Call(to) if is_same && to == start => Some(true),
+                Kind::Call(to) => Some(caller.elf.import_at(to)? == name),
+                Kind::CallIndirect => {
+                    let slot = insn.mem().filter(|mem| mem.rip_relative)?;
+                    Some(caller.elf.import_in_slot(slot.disp.cast_unsigned())? == name)
+                }
+                _ => None,
+            }
         };
-        let code = caller.elf.code(at, CALL).unwrap_or_default();
-        let Some(insn) = self.decoder.decode(code, at) else {
-            return false;
-        };
-        let Kind::Call(to) = insn.kind else {
-            return false;
-        };
-        let is_whole = u64::from(insn.len) == CALL;
-        is_whole && (to == start || caller.elf.import_at(to) == Some(name))
+        CALLS.iter().any(|len| is_call(*len) == Some(true))
     }
 
     fn arguments(&self, space: &Space<'_>, found: &Found<'_, '_, '_>) -> Option<InFlight> {
@@ -251,33 +266,72 @@ impl<'p> Finder<'p> {
         Some(run)
     }
 
-    /// Whether the connection reads from this descriptor, past filters.
-    fn reads_from(&self, memory: &Memory, handle: u64, fd: u64) -> bool {
+    /// Whether the connection reads from this descriptor, or from something of the program's own: then
+    /// its version has to be one of TLS.
+    fn reads_from(&self, memory: &Memory, handle: u64, fd: Option<u64>) -> bool {
+        match (self.descriptor(memory, handle), fd) {
+            (Some(Descriptor::Number(number)), Some(fd)) => number == fd,
+            (Some(_), _) => self.has_version(memory, handle),
+            (None, _) => false,
+        }
+    }
+
+    fn descriptor(&self, memory: &Memory, handle: u64) -> Option<Descriptor> {
+        let Some(chain) = &self.plan.layout.transport else {
+            return self.descriptor_of_bio(memory, handle);
+        };
+        let said = memory.u64(field(memory, handle, chain)?)?;
+        let is_number = i32::try_from(said).is_ok_and(|number| number != 0);
+        Some(if is_number {
+            Descriptor::Number(said)
+        } else {
+            Descriptor::Other
+        })
+    }
+
+    /// That of the BIO, past filters.
+    fn descriptor_of_bio(&self, memory: &Memory, handle: u64) -> Option<Descriptor> {
         /// `include/openssl/bio.h`, as in bpf/sock.bpf.h.
         const WITH_DESCRIPTOR: [u32; 3] = [0x504, 0x505, 0x50c];
         const FILTER: u32 = 0x200;
-        let field = |at: u64, offset: u32| at.checked_add(u64::from(offset));
-        let look = || {
-            let chain = self.plan.layout.rbio.as_deref()?;
-            let mut bio = handle;
-            for offset in chain {
-                bio = memory.u64(field(bio, *offset)?)?;
+        let layout = self.bio?;
+        let at = |bio: u64, offset: u32| bio.checked_add(u64::from(offset));
+        let chain = self.plan.layout.rbio.as_deref()?;
+        let mut bio = memory.u64(field(memory, handle, chain)?)?;
+        for _ in 0..MAX_BIOS {
+            let kind = memory.u32(memory.u64(at(bio, layout.method)?)?)?;
+            if WITH_DESCRIPTOR.contains(&kind) {
+                let number = memory.u32(at(bio, layout.num)?)?;
+                return Some(Descriptor::Number(number.into()));
             }
-            for _ in 0..MAX_BIOS {
-                let kind = memory.u32(memory.u64(field(bio, self.bio.method)?)?)?;
-                if WITH_DESCRIPTOR.contains(&kind) {
-                    let number = memory.u32(field(bio, self.bio.num)?)?;
-                    return Some(u64::from(number) == fd);
-                }
-                if kind & FILTER == 0 {
-                    return None;
-                }
-                bio = memory.u64(field(bio, self.bio.next)?)?;
+            if kind & FILTER == 0 {
+                return Some(Descriptor::Other);
             }
-            None
-        };
-        look().unwrap_or(false)
+            bio = memory.u64(at(bio, layout.next)?)?;
+        }
+        None
     }
+
+    /// As the library numbers it, or as it is sent.
+    fn has_version(&self, memory: &Memory, handle: u64) -> bool {
+        let chain = self.plan.layout.version.as_deref();
+        let at = chain.and_then(|chain| field(memory, handle, chain));
+        let version = at.and_then(|at| memory.u32(at));
+        version.is_some_and(|version| match self.plan.flavor {
+            Flavor::GnuTls => (1..=5).contains(&version),
+            _ => (0x0300..=0x0304).contains(&version),
+        })
+    }
+}
+
+/// The address of a field.
+fn field(memory: &Memory, handle: u64, chain: &[u32]) -> Option<u64> {
+    let (last, before) = chain.split_last()?;
+    let mut object = handle;
+    for offset in before {
+        object = memory.u64(object.checked_add(u64::from(*offset))?)?;
+    }
+    object.checked_add(u64::from(*last))
 }
 
 fn is_read(probe: &Probe) -> bool {

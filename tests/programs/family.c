@@ -26,11 +26,12 @@ void fail(const char *what)
 	exit(3);
 }
 
-static void wait_for_go(void)
+static void wait_for_go(const char *gate)
 {
+	const char *wanted = getenv("ODD_GATE");
 	char c;
 
-	if (!getenv("ODD_GATE"))
+	if (!wanted || strcmp(wanted, gate))
 		return;
 	must(write(1, "ready\n", 6) == 6);
 	while (read(0, &c, 1) == 1 && c != '\n')
@@ -151,7 +152,7 @@ int main(int argc, char **argv)
 	crc_init();
 	cert = argv[1];
 	key = argv[2];
-	wait_for_go();
+	wait_for_go("start");
 	/* Twice: the memory of the first connection's objects is used again. */
 	for (int i = 0; i < 2; i++) {
 		client = (struct end){ .role = "client" };
@@ -159,6 +160,8 @@ int main(int argc, char **argv)
 		tcp_pair(&client.fd, &server.fd);
 		must(!pthread_create(&thread, NULL, serve, &server));
 		tls = library.open(client.fd, 0, cert, key);
+		if (!i)
+			wait_for_go("waiting");
 		send_plainly(&client, tls, PLAIN);
 		receive(&client, tls, PLAIN / 2);
 		if (library.write_oddly)

@@ -78,6 +78,49 @@ fn version(elf: &Elf<'_>, vaddr: u64) -> Option<String> {
     printable(elf.loaded(text, len)?)
 }
 
+/// `runtime.buildVersion`, which stays when the build information was blanked: a string of this form to
+/// which a word of data points, the length behind it. Where several disagree, none.
+pub(super) fn of_runtime(elf: &Elf<'_>) -> Option<String> {
+    const PREFIX: &[u8] = b"go1.";
+    const LONGEST: u64 = 16;
+    const MAX_TEXTS: usize = 64;
+    let mut texts = Vec::new();
+    let mut budget = MAX_SEARCH;
+    elf.search(PREFIX, Loads::Constants, u64::MAX, &mut budget, |at, _| {
+        texts.push(at);
+        (texts.len() >= MAX_TEXTS).then_some(())
+    });
+    let string = |slot: u64, text: u64| {
+        let len = u64_at(elf.loaded(slot.checked_add(8)?, 8)?, 0)?;
+        let whole = elf.loaded(text, len).filter(|_| len <= LONGEST)?;
+        is_release(whole).then(|| printable(whole))?
+    };
+    let mut found: Vec<String> = Vec::new();
+    for (slot, text) in elf.relative_relocations() {
+        if texts.contains(&text) {
+            found.extend(string(slot, text));
+        }
+    }
+    for text in &texts {
+        let mut budget = MAX_SEARCH;
+        let address = text.to_le_bytes();
+        let slot = |at: u64, _: &[u8]| string(at, *text);
+        found.extend(elf.search(&address, Loads::Writable, u64::MAX, &mut budget, slot));
+    }
+    let first = found.first()?;
+    let agree = found.iter().all(|other| minor(other) == minor(first));
+    agree.then(|| first.clone())
+}
+
+/// `go1.26`, `go1.26.5`, `go1.26rc1`
+fn is_release(text: &[u8]) -> bool {
+    let number = text.strip_prefix(b"go1.").unwrap_or_default();
+    let plain = |byte: &u8| {
+        byte.is_ascii_digit() || matches!(byte, b'.' | b'r' | b'c' | b'b' | b'e' | b't' | b'a')
+    };
+    number.first().is_some_and(u8::is_ascii_digit) && number.iter().all(plain)
+}
+
 /// A little-endian base-128 number of at most two bytes, and what follows it.
 fn short_varint(bytes: &[u8]) -> Option<(usize, &[u8])> {
     match *bytes {

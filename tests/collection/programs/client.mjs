@@ -35,4 +35,23 @@ async function viaTls() {
   socket.end();
 }
 
-await { fetch: viaFetch, https: viaHttps, tls: viaTls }[how]();
+// Packages are found by NODE_PATH, which only require() looks at.
+async function load(name) {
+  return (await import("node:module")).createRequire(import.meta.url)(name);
+}
+
+async function viaUndici() {
+  const { Agent, request } = await load("undici");
+  const dispatcher = new Agent({ connections: 1, connect: { rejectUnauthorized: false } });
+  for (const url of urls) await (await request(url, { dispatcher })).body.text();
+  await dispatcher.close();
+}
+
+async function viaImpit() {
+  const { Impit } = await load("impit");
+  const client = new Impit({ ignoreTlsErrors: true });
+  for (const url of urls) await (await client.fetch(url)).text();
+  process.exit();
+}
+
+await { fetch: viaFetch, https: viaHttps, tls: viaTls, undici: viaUndici, impit: viaImpit }[how]();

@@ -1,5 +1,6 @@
 """Gets URLs one after the other over one connection, by the library named first."""
 import asyncio
+import os
 import ssl
 import sys
 from urllib.parse import urlsplit
@@ -140,6 +141,78 @@ def twisted():
     factory.protocol = Get
     reactor.connectSSL(parts.hostname, parts.port, factory, tls.CertificateOptions(verify=False))
     reactor.run()
+
+
+def primp():
+    import primp
+    client = primp.Client(verify=False)
+    for url in urls:
+        client.get(url).content
+
+
+def impit():
+    import impit
+    client = impit.Client(verify=False)
+    for url in urls:
+        client.get(url).content
+
+
+def tls_client():
+    import tls_client
+    session = tls_client.Session(client_identifier="chrome_120")
+    for url in urls:
+        session.get(url, insecure_skip_verify=True)
+
+
+def obstore():
+    import obstore
+    from obstore.store import HTTPStore
+    store = HTTPStore.from_url(f"https://{parts.netloc}", client_options={"allow_invalid_certificates": True})
+    for url in urls:
+        obstore.get(store, urlsplit(url).path.strip("/")).bytes()
+
+
+def pyarrow():
+    from pyarrow import fs
+    store = fs.S3FileSystem(access_key="a", secret_key="b", endpoint_override=parts.netloc, scheme="https", region="r",
+                            tls_ca_file_path=os.environ["SSL_CERT_FILE"])
+    for url in urls:
+        store.get_file_info("bucket" + urlsplit(url).path)
+
+
+def green():
+    """With a context that is made once the modules have been patched."""
+    global context
+    context = ssl._create_unverified_context()
+    http_client()
+
+
+def gevent():
+    from gevent import monkey, spawn
+    monkey.patch_all()
+    spawn(green).join()
+
+
+def eventlet():
+    import eventlet
+    eventlet.monkey_patch()
+    eventlet.spawn(green).wait()
+
+
+def trio():
+    import trio
+
+    async def run():
+        stream = await trio.open_ssl_over_tcp_stream(parts.hostname, parts.port, ssl_context=context)
+        for url in urls:
+            await stream.send_all(f"GET {urlsplit(url).path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            got = b""
+            while b"\r\n\r\n" not in got:
+                got += await stream.receive_some()
+            head, _, body = got.partition(b"\r\n\r\n")
+            while len(body) < int(head.lower().split(b"content-length:")[1].split()[0]):
+                body += await stream.receive_some()
+    trio.run(run)
 
 
 globals()[how]()

@@ -8,6 +8,11 @@ if (how === "https") {
   (await import("node:https")).createServer({ cert, key }, hello).listen(Number(port), host);
 } else if (how === "http2") {
   (await import("node:http2")).createSecureServer({ cert, key, allowHTTP1: true }, hello).listen(Number(port), host);
+} else if (how === "grpc") {
+  // Packages are found by NODE_PATH, which only require() looks at.
+  const grpc = (await import("node:module")).createRequire(import.meta.url)("@grpc/grpc-js");
+  const pair = [{ private_key: Buffer.from(key), cert_chain: Buffer.from(cert) }];
+  new grpc.Server().bindAsync(`${host}:${port}`, grpc.ServerCredentials.createSsl(null, pair), () => {});
 } else if (how === "bun") {
   Bun.serve({ hostname: host, port: Number(port), tls: { cert, key }, fetch: () => new Response("hello") });
 } else {

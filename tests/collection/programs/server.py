@@ -126,4 +126,56 @@ def twisted():
     reactor.run()
 
 
+def cheroot():
+    from cheroot.ssl.builtin import BuiltinSSLAdapter
+    from cheroot.wsgi import Server
+
+    def hello(environ, start):
+        start("200 OK", [("Content-Length", "5")])
+        return [b"hello"]
+    server = Server((host, port), hello)
+    server.ssl_adapter = BuiltinSSLAdapter(cert, key)
+    server.start()
+
+
+def gevent():
+    from gevent.pywsgi import WSGIServer
+
+    def hello(environ, start):
+        start("200 OK", [("Content-Length", "5")])
+        return [b"hello"]
+    WSGIServer((host, port), hello, certfile=cert, keyfile=key).serve_forever()
+
+
+def eventlet():
+    import eventlet
+    import eventlet.wsgi
+
+    def hello(environ, start):
+        start("200 OK", [("Content-Length", "5")])
+        return [b"hello"]
+    eventlet.wsgi.server(eventlet.wrap_ssl(eventlet.listen((host, port)), certfile=cert, keyfile=key, server_side=True), hello)
+
+
+def trio():
+    import trio
+
+    async def talk(stream):
+        try:
+            while await stream.receive_some():
+                await stream.send_all(ANSWER)
+        except trio.BrokenResourceError:
+            pass
+    trio.run(lambda: trio.serve_ssl_over_tcp(talk, port, context(), host=host))
+
+
+def grpcio():
+    from concurrent import futures
+    import grpc
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    server.add_secure_port(f"{host}:{port}", grpc.ssl_server_credentials([(open(key, "rb").read(), open(cert, "rb").read())]))
+    server.start()
+    server.wait_for_termination()
+
+
 {"asyncio": asyncio_}.get(how, globals().get(how))()

@@ -1,0 +1,25 @@
+; Two requests over one connection.
+(require :asdf)
+(asdf:load-system :cl+ssl)
+(require :sb-bsd-sockets)
+(let* ((arguments (cdr sb-ext:*posix-argv*))
+       (socket (make-instance 'sb-bsd-sockets:inet-socket :type :stream :protocol :tcp)))
+  (sb-bsd-sockets:socket-connect socket (sb-bsd-sockets:make-inet-address (car (last arguments 2)))
+                                 (parse-integer (car (last arguments))))
+  (let* ((plain (sb-bsd-sockets:socket-make-stream socket :input t :output t :element-type '(unsigned-byte 8)))
+         (stream (cl+ssl:make-ssl-client-stream plain :verify nil)))
+    (dolist (path '("/one" "/two"))
+      (write-sequence (map '(vector (unsigned-byte 8)) #'char-code
+                           (format nil "GET ~a HTTP/1.1~c~cHost: a~c~c~c~c" path #\Return #\Newline
+                                   #\Return #\Newline #\Return #\Newline))
+                      stream)
+      (force-output stream)
+      (let ((size 0) (line ""))
+        (loop
+          (let ((byte (read-byte stream)))
+            (cond ((= byte 10)
+                   (when (equal line "") (return))
+                   (when (eql (search "Content-Length: " line) 0) (setf size (parse-integer line :start 16)))
+                   (setf line ""))
+                  ((/= byte 13) (setf line (concatenate 'string line (string (code-char byte))))))))
+        (read-sequence (make-array size :element-type '(unsigned-byte 8)) stream)))))
