@@ -84,6 +84,9 @@ pub struct Options {
     /// Which threads wait for the probes of libraries that they have just mapped, and how long at
     /// most.
     pub hold: Hold,
+    /// libbpf's debug messages say how much the verifier has looked at: before Linux 5.16 nothing
+    /// else does. Why it refuses a program is then not told.
+    pub count_verified: bool,
 }
 
 /// Losses that BPF has counted, over all processors.
@@ -163,7 +166,7 @@ impl Bpf {
         let mut config = types::ts_config::default();
         configure(&mut config, options, features)?;
         let mut bpf = Bpf {
-            parts: Parts::load(features, options.ring_bytes, &config)?,
+            parts: Parts::load(features, options, &config)?,
             features,
             sees_sockets: false,
             links: Vec::new(),

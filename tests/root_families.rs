@@ -103,15 +103,21 @@ fn assert_mirror(client: &Conn, server: &Conn) {
     assert!(client.input.bytes == server.out.bytes, "to the client");
 }
 
-/// The client runs under a capture of its own, within two seconds, beside one of the server.
+/// The client runs under a capture of its own, within two seconds or as long as an emulated processor
+/// needs, beside one of the server.
 fn ends(server: &servers::Server, client: &[&str], input: &[u8]) -> (Capture, Capture) {
     let dir = lab::new_dir();
     let file = dir.path().join("input");
     std::fs::write(&file, input).unwrap();
     let sniff = Sniff::pid(dir.path(), server.pid());
     let mut command = Command::new("/usr/bin/timeout");
-    let script = format!("(cat {}; sleep 1) | {}", file.display(), client.join(" "));
-    command.args(["2", "/bin/sh", "-c", &script]);
+    let seconds = lab::place::patience().pow(2);
+    let script = format!(
+        "(cat {}; sleep {seconds}) | {}",
+        file.display(),
+        client.join(" ")
+    );
+    command.args([&(2 * seconds).to_string(), "/bin/sh", "-c", &script]);
     let (_, of_client) = Sniff::run(dir.path(), &["-f"], &mut command);
     (of_client, sniff.stop())
 }

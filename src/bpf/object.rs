@@ -1,6 +1,6 @@
 //! The two objects, for the kernels of today and for old ones: what they have in common.
 
-use super::{Features, Plain, bytes_of, from_bytes};
+use super::{Features, Options, Plain, bytes_of, from_bytes};
 use anyhow::{Context, Result};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapMut, OpenProgramMut, ProgramAttachType, ProgramMut, libbpf_sys};
@@ -39,6 +39,8 @@ impl Plain for old::types::ts_config {}
 /// Entries of tables that have their full size from the beginning.
 const FIXED_CONNS: u32 = 65536;
 const FIXED_PROCESSES: u32 = 16384;
+/// Of the kernel's `bpf_verifier.h`: the verifier's log has its counts alone.
+const BPF_LOG_STATS: u32 = 4;
 
 pub type Map = &'static MapMut<'static>;
 type Program = &'static ProgramMut<'static>;
@@ -102,7 +104,7 @@ pub struct Flags {
 /// it has; then come those
 /// for rustls: a session, its ends, and what is neither.
 macro_rules! load {
-    ($skeleton:ident, $features:expr, $ring_bytes:expr, $config:expr, [$($more:ident),+],
+    ($skeleton:ident, $features:expr, $options:expr, $config:expr, [$($more:ident),+],
         [$($whole:ident),*], [$($end:ident),*], [$($event:ident),*]) => {{
         let features: Features = $features;
         let storage = Box::leak(Box::new(MaybeUninit::uninit()));
@@ -111,7 +113,7 @@ macro_rules! load {
             .context("open the BPF object")?;
         let maps = &mut open.maps;
         maps.ring
-            .set_max_entries($ring_bytes)
+            .set_max_entries($options.ring_bytes)
             .context("set the size of the ring")?;
         if !features.growing {
             for (map, entries) in [
@@ -155,6 +157,11 @@ macro_rules! load {
             prepare(program, features);
         }
         load!(@prepare $skeleton, progs, features);
+        if $options.count_verified {
+            for mut program in open.open_object_mut().progs_mut() {
+                program.set_log_level(BPF_LOG_STATS);
+            }
+        }
         let skel = open
             .load()
             .context("load the BPF programs (tlssniff --debug shows the kernel's own words)")?;
@@ -264,12 +271,12 @@ impl Parts {
     ///
     /// # Errors
     /// The kernel refuses it.
-    pub fn load(features: Features, ring_bytes: u32, config: &types::ts_config) -> Result<Parts> {
+    pub fn load(features: Features, options: &Options, config: &types::ts_config) -> Result<Parts> {
         if features.cookies {
             Ok(load!(
                 usual,
                 features,
-                ring_bytes,
+                options,
                 config,
                 [tls_call],
                 [rustls_write],
@@ -280,7 +287,7 @@ impl Parts {
             Ok(load!(
                 old,
                 features,
-                ring_bytes,
+                options,
                 config,
                 [thread_exits, tls_finishes, go_finishes],
                 [],

@@ -180,6 +180,7 @@ pub fn capture(config: Config) -> Result<Outcome> {
         } else {
             Hold::NewFiles
         },
+        count_verified: false,
     })?;
     let mut watcher = watch();
     let mut child = config.command.as_ref().map(spawn).transpose()?;
