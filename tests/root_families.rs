@@ -36,7 +36,8 @@ fn check(library: &str, func: &str) {
 #[tag(root)]
 #[test]
 fn gnutls_writes_that_are_corked_or_refused_count_once() {
-    if lab::can_capture("gnutls_writes_that_are_corked_or_refused_count_once") {
+    let test = "gnutls_writes_that_are_corked_or_refused_count_once";
+    if lab::can_capture(test) && lab::holds(test) {
         check("gnutls", "gnutls_record_send2");
     }
 }
@@ -126,7 +127,10 @@ fn ends(server: &servers::Server, client: &[&str], input: &[u8]) -> (Capture, Ca
 #[test]
 fn the_tools_of_gnutls_are_captured_at_both_ends() {
     let name = "the_tools_of_gnutls_are_captured_at_both_ends";
-    if !lab::can_capture(name) || !lab::installed(name, &["gnutls-cli", "gnutls-serv"]) {
+    if !lab::can_capture(name)
+        || !lab::installed(name, &["gnutls-cli", "gnutls-serv"])
+        || !lab::holds(name)
+    {
         return;
     }
     let server = servers::gnutls_echo();
