@@ -6,7 +6,8 @@
 # make static   one file that needs no library, to copy to a server (target/static)
 # make deb      a Debian package of that
 #   ARCH=arm64 makes either for arm64; CROSS names what runs cargo for it (CROSS . --cargo VERB ...)
-# make test-kernels  tests in virtual machines (scripts/test-kernels)
+# make test-kernels   tests in virtual machines (scripts/test-kernels)
+# make kernel-matrix  captures of programs on every kernel of docs/kernels.md (scripts/kernel-matrix)
 # make install  to $(DESTDIR)$(PREFIX), as built before; make uninstall takes it away
 #
 # Missing packages are installed with apt-get (scripts/needs).
@@ -61,12 +62,20 @@ deb: static
 
 .PHONY: test-kernels
 test-kernels:
+	scripts/needs build test vendored
+	scripts/test-kernels amd64 bullseye
 	scripts/test-kernels amd64 bookworm
 	scripts/test-kernels amd64 trixie
 	scripts/test-kernels amd64 6.18
+	scripts/test-kernels arm64 bullseye
 	scripts/test-kernels arm64 bookworm
 	scripts/test-kernels arm64 trixie
 	scripts/test-kernels arm64 6.18
+
+.PHONY: kernel-matrix
+kernel-matrix:
+	scripts/needs build test vendored
+	scripts/kernel-matrix
 
 .PHONY: install
 install:

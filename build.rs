@@ -8,6 +8,7 @@ const SOURCE: &str = "bpf/tlssniff.bpf.c";
 
 fn main() {
     println!("cargo:rerun-if-changed=bpf");
+    println!("cargo:rerun-if-env-changed=CLANG");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let arch = match env::var("CARGO_CFG_TARGET_ARCH")
         .expect("cargo sets it")

@@ -99,6 +99,13 @@ static __always_inline bool go_stack(__u64 g, struct go_bounds *stack)
 	return g && read_user(stack, sizeof(*stack), g);
 }
 
+/* Its upper end alone, where a word of stack less matters: Linux 6.1 lets go_returns with all that
+ * it calls have no more than what clang 16 makes of it. */
+static __always_inline bool go_stack_hi(__u64 g, __u64 *hi)
+{
+	return g && read_u64(g + offsetof(struct go_bounds, hi), hi);
+}
+
 static __always_inline bool go_arguments(struct pt_regs *regs, struct go_call *call)
 {
 	__u64 sp = PT_REGS_SP(regs);
@@ -432,15 +439,15 @@ static __always_inline void go_on(struct pt_regs *regs, struct frame *frame, s64
 #endif
 
 /* A call that began with the stack pointer at `entry` returns `n`. */
-static __always_inline void go_finish(struct pt_regs *regs, struct go_call_key *key,
-				      const struct go_bounds *now, __u64 cookie, __u64 entry, s64 n)
+static __always_inline void go_finish(struct pt_regs *regs, struct go_call_key *key, __u64 stack_hi,
+				      __u64 cookie, __u64 entry, s64 n)
 {
 	__u32 target = cookie_target(cookie);
 	struct frame frame = {};
 	struct ts_layout *layout;
 	struct go_call *then;
 
-	key->from_hi = now->hi - entry;
+	key->from_hi = stack_hi - entry;
 	layout = bpf_map_lookup_elem(&layouts, &target);
 	then = bpf_map_lookup_elem(&go_calls, key);
 	/* One that a panic left behind at the same place may be of another function. */
@@ -452,7 +459,7 @@ static __always_inline void go_finish(struct pt_regs *regs, struct go_call_key *
 		frame.cookie = then->cookie;
 		/* The buffer has moved with the stack. */
 		if (frame.buf >= then->stack.lo && frame.buf < then->stack.hi)
-			frame.buf += now->hi - then->stack.hi;
+			frame.buf += stack_hi - then->stack.hi;
 		bpf_map_delete_elem(&go_calls, key);
 		if (n <= 0 || !layout)
 			return;
@@ -491,7 +498,7 @@ int go_returns(struct pt_regs *regs)
 {
 	__u64 cookie = probe_cookie(regs), entry = PT_REGS_SP(regs);
 	struct go_call_key key = {.tgid = current_tgid()};
-	struct go_bounds now;
+	__u64 stack_hi;
 	s64 n;
 
 	stay_on_kernel_stack(regs);
@@ -502,8 +509,8 @@ int go_returns(struct pt_regs *regs)
 	else if (!go_deferred(regs, cookie, &entry, &n))
 		return 0;
 	key.g = current_g(regs, cookie);
-	if (go_stack(key.g, &now))
-		go_finish(regs, &key, &now, cookie, entry, n);
+	if (go_stack_hi(key.g, &stack_hi))
+		go_finish(regs, &key, stack_hi, cookie, entry, n);
 	return 0;
 }
 

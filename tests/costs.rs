@@ -1,7 +1,9 @@
 //! What an event costs, in instructions: of the BPF programs, and of user space under callgrind.
 //!
 //! Compared with what `bench/budgets` has recorded, since a wall clock would measure the machine.
-//! `BLESS=1 cargo test --test costs` records anew.
+//! `BLESS=1 cargo test --test costs` records anew. What the verifiers of other kernels look at is in
+//! `bench/verifier`, and scripts/kernel-matrix has them compared (`LAB_BUDGETS` names a file there,
+//! `LAB_COMPILER` what has compiled the programs).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,7 +22,10 @@ type Costs = BTreeMap<String, u64>;
 static BUDGETS: Mutex<()> = Mutex::new(());
 
 fn budgets_path() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/budgets")
+    match std::env::var_os("LAB_BUDGETS") {
+        Some(path) => path.into(),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/budgets"),
+    }
 }
 
 fn read_budgets() -> Costs {
@@ -38,8 +43,11 @@ fn bless(costs: &Costs, kind: &str) {
     let mut all = read_budgets();
     all.retain(|what, _| !what.starts_with(kind));
     all.extend(costs.clone());
-    let mut text =
-        String::from("# Instructions, as recorded by BLESS=1 cargo test --test costs.\n");
+    let by = match std::env::var_os("LAB_BUDGETS") {
+        Some(_) => "scripts/kernel-matrix",
+        None => "cargo test --test costs",
+    };
+    let mut text = format!("# Instructions, as recorded by BLESS=1 {by}.\n");
     for (what, cost) in all {
         text.push_str(&format!("{what} {cost}\n"));
     }
@@ -69,7 +77,7 @@ fn compare(costs: &Costs, kind: &str) {
     );
     assert!(
         wrong.is_empty(),
-        "costs have changed (if that is meant: BLESS=1 cargo test --test costs):\n{}",
+        "costs have changed (if that is meant, record them with BLESS=1):\n{}",
         wrong.join("\n")
     );
 }
@@ -92,6 +100,35 @@ fn bpf_programs_keep_to_their_budget() {
         return;
     }
     compare(&costs, "bpf");
+}
+
+#[tag(root)]
+#[test]
+fn verifiers_of_the_matrix_look_at_no_more_than_is_recorded() {
+    let Ok(compiler) = std::env::var("LAB_COMPILER") else {
+        eprintln!("NOT RUN: verifiers of other kernels (scripts/kernel-matrix has them)");
+        return;
+    };
+    let bpf = Bpf::load(&Options {
+        ring_bytes: 1 << 20,
+        follow: true,
+        ..Options::default()
+    })
+    .unwrap();
+    // Loads those too that only some targets need.
+    let programs = bpf.program_sizes().unwrap();
+    println!("{compiler}: {} programs load", programs.len());
+    let verified: u64 = programs.iter().map(|program| program.verified).sum();
+    if verified == 0 {
+        println!("{compiler}: before Linux 5.16 no kernel says what its verifier has looked at");
+        return;
+    }
+    println!("{compiler}: {verified} instructions looked at");
+    let costs = programs
+        .iter()
+        .map(|program| (format!("{compiler} {}", program.name), program.verified))
+        .collect();
+    compare(&costs, &compiler);
 }
 
 /// Instructions of `bench/count.rs` in all.

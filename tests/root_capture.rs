@@ -323,7 +323,8 @@ fn without_f_a_forked_child_is_not_captured() {
 #[tag(root)]
 #[test]
 fn a_library_loaded_late_by_a_command_is_captured_from_its_first_byte() {
-    if !lab::can_capture("a_library_loaded_late_by_a_command_is_captured_from_its_first_byte") {
+    let test = "a_library_loaded_late_by_a_command_is_captured_from_its_first_byte";
+    if !lab::can_capture(test) || !lab::holds(test) {
         return;
     }
     for _ in 0..5 {
@@ -341,7 +342,7 @@ fn a_library_loaded_late_by_a_command_is_captured_from_its_first_byte() {
 #[test]
 fn a_library_loaded_late_by_a_running_process_is_captured_from_its_first_byte() {
     let test = "a_library_loaded_late_by_a_running_process_is_captured_from_its_first_byte";
-    if !lab::can_capture(test) {
+    if !lab::can_capture(test) || !lab::holds(test) {
         return;
     }
     for _ in 0..5 {
@@ -364,7 +365,7 @@ fn a_library_loaded_late_by_a_running_process_is_captured_from_its_first_byte() 
 #[test]
 fn a_library_nobody_had_mapped_is_captured_machine_wide_from_its_first_byte() {
     let test = "a_library_nobody_had_mapped_is_captured_machine_wide_from_its_first_byte";
-    if !lab::can_capture(test) {
+    if !lab::can_capture(test) || !lab::holds(test) {
         return;
     }
     let dir = lab::new_dir();
@@ -388,7 +389,7 @@ fn a_library_nobody_had_mapped_is_captured_machine_wide_from_its_first_byte() {
 #[test]
 fn a_library_with_the_inode_of_a_deleted_file_is_captured() {
     let test = "a_library_with_the_inode_of_a_deleted_file_is_captured";
-    if !lab::can_capture(test) || !lab::installed(test, &["cc"]) {
+    if !lab::can_capture(test) || !lab::installed(test, &["cc"]) || !lab::holds(test) {
         return;
     }
     let dir = lab::new_dir();

@@ -36,7 +36,8 @@ fn check(library: &str, func: &str) {
 #[tag(root)]
 #[test]
 fn gnutls_writes_that_are_corked_or_refused_count_once() {
-    if lab::can_capture("gnutls_writes_that_are_corked_or_refused_count_once") {
+    let test = "gnutls_writes_that_are_corked_or_refused_count_once";
+    if lab::can_capture(test) && lab::holds(test) {
         check("gnutls", "gnutls_record_send2");
     }
 }
@@ -103,15 +104,21 @@ fn assert_mirror(client: &Conn, server: &Conn) {
     assert!(client.input.bytes == server.out.bytes, "to the client");
 }
 
-/// The client runs under a capture of its own, within two seconds, beside one of the server.
+/// The client runs under a capture of its own, within two seconds or as long as an emulated processor
+/// needs, beside one of the server.
 fn ends(server: &servers::Server, client: &[&str], input: &[u8]) -> (Capture, Capture) {
     let dir = lab::new_dir();
     let file = dir.path().join("input");
     std::fs::write(&file, input).unwrap();
     let sniff = Sniff::pid(dir.path(), server.pid());
     let mut command = Command::new("/usr/bin/timeout");
-    let script = format!("(cat {}; sleep 1) | {}", file.display(), client.join(" "));
-    command.args(["2", "/bin/sh", "-c", &script]);
+    let seconds = lab::place::patience().pow(2);
+    let script = format!(
+        "(cat {}; sleep {seconds}) | {}",
+        file.display(),
+        client.join(" ")
+    );
+    command.args([&(2 * seconds).to_string(), "/bin/sh", "-c", &script]);
     let (_, of_client) = Sniff::run(dir.path(), &["-f"], &mut command);
     (of_client, sniff.stop())
 }
@@ -120,7 +127,10 @@ fn ends(server: &servers::Server, client: &[&str], input: &[u8]) -> (Capture, Ca
 #[test]
 fn the_tools_of_gnutls_are_captured_at_both_ends() {
     let name = "the_tools_of_gnutls_are_captured_at_both_ends";
-    if !lab::can_capture(name) || !lab::installed(name, &["gnutls-cli", "gnutls-serv"]) {
+    if !lab::can_capture(name)
+        || !lab::installed(name, &["gnutls-cli", "gnutls-serv"])
+        || !lab::holds(name)
+    {
         return;
     }
     let server = servers::gnutls_echo();

@@ -195,6 +195,40 @@ fn curl_http2_and_nginx_are_captured_at_both_ends() {
     at_server.assert_complete();
 }
 
+// ---- rustls ----
+
+#[tag(root)]
+#[test]
+fn a_client_with_rustls_is_captured() {
+    let test = "a_client_with_rustls_is_captured";
+    if !lab::can_capture(test) {
+        return;
+    }
+    if lab::kernel() < (5, 15) {
+        eprintln!("NOT RUN: {test} (probes of rustls need cookies, Linux 5.15)");
+        return;
+    }
+    let Some(client) = lab::rustls_client() else {
+        eprintln!("NOT RUN: {test} (the crates of the client cannot be had)");
+        return;
+    };
+    let server = servers::python_threaded();
+    let dir = lab::new_dir();
+    let mut command = Command::new(client);
+    for length in [10, 300_000] {
+        command.arg(format!("https://{}/{length}", server.address()));
+    }
+    command.env("NO_PROXY", "*");
+    let (mut running, capture) = Sniff::run(dir.path(), &[], &mut command);
+    running.wait_success(LIMIT);
+    let conns: Vec<&Conn> = capture.conns.values().collect();
+    assert_eq!(conns.len(), 1);
+    let truth = mirrored(&books(&server, 1)[0], conns[0].pid, "", "");
+    oracle::assert_equal(&capture, &[truth], Checks { facts: false });
+    assert_eq!(conns[0].lib.as_deref(), Some("rustls"));
+    capture.assert_complete();
+}
+
 // ---- openssl s_client and s_server ----
 
 fn s_client(server: &Server, more: &[&str]) -> Command {

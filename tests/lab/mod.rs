@@ -227,6 +227,37 @@ pub fn starttls() -> &'static Path {
     })
 }
 
+/// A client that has its TLS from rustls and gets URLs, built once; `None` where its crates cannot be
+/// had.
+pub fn rustls_client() -> Option<PathBuf> {
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let _lock = BUILDING
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(home) = place::prebuilt() {
+        return Some(home.join("reqwest"));
+    }
+    let target = place::scratch().join("rustls");
+    let status = Command::new("cargo")
+        .args(["build", "--quiet", "--release", "--no-default-features"])
+        .args(["--features", "client", "--bin", "reqwest", "--target-dir"])
+        .arg(&target)
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/collection/programs/rust"))
+        .status();
+    status
+        .is_ok_and(|status| status.success())
+        .then(|| target.join("release/reqwest"))
+}
+
+/// False, after one line that says so, where nobody is held until a new library is attached to.
+pub fn holds(test: &str) -> bool {
+    let holds = kernel() >= (6, 0);
+    if !holds {
+        eprintln!("NOT RUN: {test} (before Linux 6.0 nobody waits for the probes of new code)");
+    }
+    holds
+}
+
 /// The program `late`, which knows no libssl when it starts, built once.
 pub fn late() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
