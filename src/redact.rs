@@ -15,7 +15,8 @@ mod websocket;
 pub use names::{DEFAULT, Names};
 
 use crate::event::{Conn, Data, Dir, Event, Kind};
-use crate::proto::detect::{self, Match, Verdict};
+use crate::proto::Protocol;
+use crate::proto::detect::{self, First, Match, Verdict};
 use crate::proto::http2::PREFACE;
 use frames::Frames;
 use std::collections::HashMap;
@@ -148,7 +149,13 @@ impl Halves {
 
 /// Whether a call that begins so is HTTP/2, for sure enough.
 fn begins_http2(bytes: &[u8]) -> bool {
-    detect::look(bytes) == Verdict::Http2
+    let first = First {
+        bytes,
+        side: None,
+        alpn: None,
+        ports: [None, None],
+    };
+    matches!(detect::look(&first), Verdict::Known(Protocol::Http2, _))
 }
 
 impl Half {

@@ -354,7 +354,9 @@ fn what_has_no_secret_passes_as_it_is() {
         frame(HEADERS, END_HEADERS, 1, &harmless),
         frame(DATA, END_STREAM, 1, b"{\"a\": \"token\", \"b\": [1, 2]}"),
     ];
-    let binary: Vec<u8> = (0..4000u32).map(|n| (n * 7919 >> 3) as u8 | 0x80).collect();
+    let binary: Vec<u8> = (0..4000u32)
+        .map(|n| ((n * 7919) >> 3) as u8 | 0x80)
+        .collect();
     let all = [
         plain(&http1()),
         vec![call(Dir::Out, frames.concat())],

@@ -181,9 +181,8 @@ pub fn is_inside(elf: &Elf<'_>) -> bool {
         let dir = at.checked_sub(DIR.len() as u64)?;
         (elf.loaded(dir, DIR.len() as u64)? == DIR).then_some(())
     };
-    let mut kinds = [Loads::Constants, Loads::Code].into_iter();
     version(elf).is_some()
-        || kinds.any(|loads| {
+        || elf.constants().any(|loads| {
             let found = elf.search(FILE, loads, u64::MAX, &mut budget, accept);
             found.is_some()
         })

@@ -103,7 +103,7 @@ pub fn encode(text: &[u8]) -> Vec<u8> {
         let code = rows[length].first as usize + at - rows[length].at;
         bits += &format!("{code:0length$b}");
     }
-    while bits.len() % 8 != 0 {
+    while !bits.len().is_multiple_of(8) {
         bits.push('1');
     }
     let byte = |at| u8::from_str_radix(&bits[at..at + 8], 2).unwrap();

@@ -83,10 +83,12 @@ impl Frames {
                 }
                 if is_block(kind) {
                     self.blocks.gap();
-                } else if kind == frame::DATA
-                    && let Some(BodyText::Plain(keys)) = self.bodies.get_mut(&stream)
-                {
-                    keys.gap();
+                } else if kind == frame::DATA {
+                    match self.bodies.get_mut(&stream) {
+                        Some(BodyText::Plain(keys)) => keys.gap(),
+                        Some(BodyText::Ahead(body)) => *body = body.max_unknown(),
+                        Some(BodyText::Hidden) | None => {}
+                    }
                 }
                 self.end_if_over();
             }

@@ -352,7 +352,8 @@ impl Blocks {
 }
 
 impl Body {
-    fn max_unknown(self) -> Body {
+    /// Something of it was missed.
+    pub fn max_unknown(self) -> Body {
         match self {
             Body::Plain | Body::Unknown => Body::Unknown,
             Body::Encoded => Body::Encoded,

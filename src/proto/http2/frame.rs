@@ -80,7 +80,9 @@ impl Frame {
     }
 }
 
-/// Whether a call that begins with these bytes begins with frames, to the last of its bytes.
+/// Whether a call that begins with these bytes begins with frames, to the last of its bytes. Of the
+/// last one some may be missing, but not of one alone that is no DATA: bytes from within a frame may
+/// look like its header.
 pub fn are_frames(bytes: &[u8]) -> bool {
     let mut rest = bytes;
     let mut count = 0u32;
@@ -93,8 +95,11 @@ pub fn are_frames(bytes: &[u8]) -> bool {
         if is_reserved || !frame.is_sound() || !frame.is_plain() {
             return false;
         }
-        count += 1;
         let whole = HEADER + frame.len as usize;
+        if rest.len() < whole && count == 0 && frame.kind != DATA {
+            return false;
+        }
+        count += 1;
         rest = rest.get(whole..).unwrap_or_default();
     }
     count > 0
