@@ -9,6 +9,7 @@ complete -c tlssniff -s s -l snapshot-length -d 'Keep at most this many bytes of
 complete -c tlssniff -s Q -l direction -d 'Only what the programs read (in) or write (out)' -r -f -a "in\t''
 out\t''
 inout\t''"
+complete -c tlssniff -l redact -d 'Hide what Authorization, Cookie, Set-Cookie and other headers with credentials say, and the headers, JSON keys and parameters of these names, in every output; lengths stay' -r
 complete -c tlssniff -s c -l count -d 'Stop after this many events have been shown or written' -r
 complete -c tlssniff -l duration -d 'Stop after this time: 10, 1.5s, 200ms, 2m, 1h' -r
 complete -c tlssniff -s F -l filter-file -d 'Read the filter expression from this file' -r -F
@@ -26,16 +27,21 @@ complete -c tlssniff -s C -d 'Begin a new file after this size, in millions of b
 complete -c tlssniff -s G -d 'Begin a new file after this many seconds; the name may hold strftime(3) formats' -r
 complete -c tlssniff -s W -d 'With -C: write these many files in turn, over and over; with -G alone: stop after so many' -r
 complete -c tlssniff -s z -d 'With -C or -G: run this program with the name of each finished file' -r
+complete -c tlssniff -l har -d 'Save HTTP exchanges as HAR, for browsers and Postman' -r -F
 complete -c tlssniff -s r -l read-file -d 'Read a file that tlssniff has written (`-`: standard input); needs no privilege' -r -F
 complete -c tlssniff -s B -l buffer-size -d 'Size of the ring buffer in KiB, rounded up to a power of two, at least 512' -r
 complete -c tlssniff -s Z -l relinquish-privileges -d 'Become this user once everything is attached and the files are open' -r -f -a "(__fish_complete_users)"
 complete -c tlssniff -s f -l follow-forks -d 'With -p or a command: also their children'
 complete -c tlssniff -s D -l list-targets -d 'List processes and their TLS libraries, with the reason for each that cannot be captured'
-complete -c tlssniff -s A -l ascii-payload -d 'Payload as text under each line'
+complete -c tlssniff -s A -l ascii-payload -d 'Payload as text under each line: heads and bodies of messages'
 complete -c tlssniff -s x -l hex -d 'Payload in hex under each line'
 complete -c tlssniff -s X -l hex-ascii -d 'Payload in hex and text under each line'
+complete -c tlssniff -l raw -d 'One line per read or write instead of one per message; -x and -X imply it'
+complete -c tlssniff -l headers -d 'The heads of HTTP messages under their lines, as -vv does'
+complete -c tlssniff -l body -d 'The bodies of messages under their lines, decompressed, JSON indented'
+complete -c tlssniff -l stats -d 'At the end, a table of hosts: requests, statuses, and how long responses took'
 complete -c tlssniff -s q -l quiet -d 'Shorter lines: no addresses, no connection number'
-complete -c tlssniff -s v -l verbose -d 'More: -v lines for connections, -vv also function, thread and offset of each call'
+complete -c tlssniff -s v -l verbose -d 'More: -v lines for connections, -vv also the head of each message, and function, thread and offset of each call'
 complete -c tlssniff -s t -l time -d 'Time: -t none, -tt epoch, -ttt since the line before, -tttt with date, -ttttt since the first'
 complete -c tlssniff -l nano -d 'Times with nanoseconds instead of microseconds'
 complete -c tlssniff -s '#' -l number -d 'Number the lines'

@@ -89,6 +89,11 @@ pub struct Cli {
     #[arg(default_value_t = Direction::Inout)]
     pub direction: Direction,
 
+    /// Hide what Authorization, Cookie, Set-Cookie and other headers with credentials say, and the
+    /// headers, JSON keys and parameters of these names, in every output; lengths stay
+    #[arg(long, value_name = "NAME[,NAME...]", num_args = 0..=1, require_equals = true, help_heading = WHAT)]
+    pub redact: Option<Option<String>>,
+
     /// Stop after this many events have been shown or written
     #[arg(short, long, value_name = "N", help_heading = WHAT)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]

@@ -7,6 +7,7 @@ use crate::child::RunAs;
 use crate::cli::{self, Cli};
 use crate::event::Dir;
 use crate::filter::Filter;
+use crate::redact::Names;
 use crate::sink::color::{self, When};
 use crate::sink::escape;
 pub use crate::sink::pcapng::{Format as Kind, Framing};
@@ -42,6 +43,8 @@ pub struct Config {
     pub har: Option<PathBuf>,
     /// `--stats`
     pub stats: bool,
+    /// `--redact`
+    pub redact: Option<Names>,
     /// `-w`
     pub write: Option<Write>,
     /// `-s`: bytes kept of each call; 0 is everything.
@@ -186,6 +189,7 @@ impl Config {
             write: write(&cli),
             har: cli.har,
             stats: cli.stats,
+            redact: cli.redact.map(redact).transpose()?,
             command: match cli.command.is_empty() {
                 true => None,
                 false => Some(Command {
@@ -336,6 +340,14 @@ fn refuse_contradictions(cli: &Cli, around: &Surroundings) -> Result<()> {
     match rules.into_iter().find(|&(broken, _)| broken) {
         Some((_, sentence)) => usage(sentence),
         None => Ok(()),
+    }
+}
+
+/// The names of `--redact`.
+fn redact(names: Option<String>) -> Result<Names> {
+    match Names::new(names.iter().flat_map(|names| names.split(','))) {
+        Ok(names) => Ok(names),
+        Err(error) => usage(format!("--redact: {error}")),
     }
 }
 

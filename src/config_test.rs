@@ -405,3 +405,13 @@ fn a_command_without_dashes_is_told_about_them() {
     assert!(!refused(&["-Y", "bogus"]).contains(hint));
     assert!(!refused(&["bogus", "--", "true"]).contains(hint));
 }
+
+#[test]
+fn names_of_secrets_follow_an_equals_sign() {
+    assert_eq!(config(&[]).redact, None);
+    let names = config(&["--redact", "port", "443"]).redact.unwrap();
+    assert!(names.has_header(b"Cookie") && !names.has_keys());
+    let names = config(&["--redact=pin,X-Mine"]).redact.unwrap();
+    assert!(names.has_header(b"cookie") && names.has_header(b"x-mine") && names.has_key(b"PIN"));
+    assert!(refused(&["--redact=a b"]).starts_with("--redact: 'a b' is not the name"));
+}

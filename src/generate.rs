@@ -61,6 +61,7 @@ fn man(out: &mut Vec<u8>) -> std::io::Result<()> {
     literal(&mut filter, &fields::help());
     filter.to_writer(out)?;
     section("OUTPUT", OUTPUT).to_writer(out)?;
+    section("SECRETS", SECRETS).to_writer(out)?;
     section("JSON", JSON).to_writer(out)?;
     out.extend_from_slice(json::SCHEMA.as_bytes());
 
@@ -186,6 +187,34 @@ const OUTPUT: &[Block] = &[
          whose captured length is smaller than its length. --framing tls wraps the plaintext in \
          TLS records of a NULL cipher, with server name and ALPN, so that Wireshark picks the right \
          dissector on any port; --framing raw puts it straight into TCP.",
+    ),
+];
+
+const SECRETS: &[Block] = &[
+    Text(
+        "With --redact, values are hidden before anything is filtered, shown or saved, so that all \
+         outputs are the same, and every length is as it was. These headers are secret, in HTTP/1 \
+         and HTTP/2, and wherever a line begins with such a name and a colon:",
+    ),
+    Literal(
+        "authorization, proxy-authorization, cookie, set-cookie, x-api-key, api-key, \n\
+         x-goog-api-key, x-auth-token, x-access-token, x-csrf-token, x-xsrf-token, \n\
+         x-amz-security-token, x-vault-token, private-token",
+    ),
+    Text(
+        "The names of --redact=NAME,... are secret as headers, as keys of JSON, and as parameters \
+         (NAME=value) of URLs and forms; capital letters do not matter. Strings become asterisks. \
+         Numbers and words of JSON become the digit 1, so that it stays JSON, and of an object or \
+         array everything but its structure is hidden. When names are given, compressed bodies \
+         are hidden wholly, since they cannot be looked into.",
+    ),
+    Text(
+        "What cannot be known is hidden: after lost bytes the rest of a line (up to 8 KiB), frames of \
+         HTTP/2 until their beginning is found again, and headers whose name was sent before the \
+         capture began. Not found are names in an encoded spelling (\\u0070in, %70in), the parts of \
+         multipart forms, secrets of other protocols, such as passwords of databases and mail, and \
+         HTTP/2 that was joined in the middle of a frame, until it is recognised. The command \
+         behind -- is left out of the comment in a capture file.",
     ),
 ];
 

@@ -21,6 +21,7 @@ pub mod plan;
 pub mod privilege;
 pub mod proto;
 pub mod readback;
+pub mod redact;
 pub mod ring;
 pub mod run;
 pub mod sink;

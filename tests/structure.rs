@@ -17,6 +17,8 @@ const STAGES: &[(&str, u32)] = &[
     ("ring", 3),
     ("flow", 4),
     ("proto", 5),
+    // Stands before proto, but uses its parsers.
+    ("redact", 6),
     ("filter", 6),
     ("sink", 7),
     // Reads what sink::pcapng wrote, so it shares the facts of that format.

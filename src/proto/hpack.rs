@@ -145,6 +145,15 @@ fn cost(field: &Field) -> usize {
     len(&field.name) + len(&field.value) + ENTRY
 }
 
+/// The name that an index of the static table stands for; the dynamic table follows it.
+pub fn static_name(index: usize) -> Option<&'static str> {
+    let entry = STATIC.get(index.checked_sub(1)?)?;
+    Some(entry.0)
+}
+
+/// Indices of the static table: 1 to this.
+pub const STATIC_ENTRIES: usize = STATIC.len();
+
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {

@@ -1,6 +1,6 @@
 //! HTTP/2 (RFC 9113): frames, streams, and the messages that they carry.
 
-mod frame;
+pub mod frame;
 mod stream;
 
 pub use frame::{PREFACE, are_frames};

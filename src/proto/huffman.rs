@@ -89,6 +89,27 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<u8>> {
     is_padding.then_some(text)
 }
 
+/// The code of `text`.
+#[cfg(test)]
+pub fn encode(text: &[u8]) -> Vec<u8> {
+    let (rows, symbols) = &CODE;
+    let mut bits = String::new();
+    for &byte in text {
+        let at = symbols
+            .iter()
+            .position(|&symbol| symbol == u16::from(byte))
+            .unwrap();
+        let length = LENGTHS[byte as usize] as usize;
+        let code = rows[length].first as usize + at - rows[length].at;
+        bits += &format!("{code:0length$b}");
+    }
+    while !bits.len().is_multiple_of(8) {
+        bits.push('1');
+    }
+    let byte = |at| u8::from_str_radix(&bits[at..at + 8], 2).unwrap();
+    (0..bits.len()).step_by(8).map(byte).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@ use crate::config::{Config, FileArg, Format, Write};
 use crate::event::{Conn, Dir, Event, Kind, Nanos, Totals};
 use crate::filter::Filter;
 use crate::proto::{Conversations, Item, Limits, Message, Part};
+use crate::redact::Redactor;
 use crate::sink::Sink;
 use crate::sink::har::HarSink;
 use crate::sink::json::JsonSink;
@@ -22,6 +23,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Everything behind the connections.
 pub struct Outputs {
+    /// Stands before all others.
+    redactor: Option<Box<Redactor>>,
     /// These take reads and writes as they are: capture files, and with `--raw` everything.
     calls: Vec<Box<dyn Sink>>,
     /// These take messages, where there are any.
@@ -83,7 +86,9 @@ impl Outputs {
         } else {
             Limits::NO_BODIES
         };
+        let redactor = config.redact.clone().map(Redactor::new);
         Ok(Outputs {
+            redactor: redactor.map(Box::new),
             calls,
             messages,
             conversations: Conversations::new(limits),
@@ -104,6 +109,16 @@ impl Outputs {
         if self.passing.full {
             return Ok(());
         }
+        let Some(mut redactor) = self.redactor.take() else {
+            return self.pass(event);
+        };
+        let result = redactor.event(event, |event| self.pass(event));
+        self.redactor = Some(redactor);
+        result
+    }
+
+    /// Hands on what may be seen.
+    fn pass(&mut self, event: &Event<'_>) -> Result<()> {
         self.last = event.ts;
         if !self.calls.is_empty() {
             self.passing.event(&mut self.calls, event)?;
@@ -245,6 +260,8 @@ fn pcap_sink(write: &Write, config: &Config) -> Result<PcapSink> {
         os: format!("{} {}", text(system.sysname()), text(system.release())),
         comment: std::env::args_os()
             .map(|arg| arg.to_string_lossy().into_owned())
+            // The command may be given secrets, to a header for one.
+            .take_while(|arg| config.redact.is_none() || arg != "--")
             .collect::<Vec<_>>()
             .join(" "),
         filter: config
