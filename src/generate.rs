@@ -161,7 +161,10 @@ const FILTER: &[Block] = &[Text(
 )];
 
 const OUTPUT: &[Block] = &[
-    Text("One line per read or write, with fields apart by single spaces:"),
+    Text(
+        "One line per message, or per read or write where the protocol is none that tlssniff knows, \
+         and with --raw. Fields are apart by single spaces:",
+    ),
     Literal("TIME 🔓 COMM[PID] SOURCE > DESTINATION #CONNECTION PROTOCOL MARK TEXT"),
     Text(
         "The open lock marks decrypted TLS; --ascii prints TLS in its place. SOURCE is always the \
@@ -170,12 +173,27 @@ const OUTPUT: &[Block] = &[
          terminal are shown as \\xNN or \\u{...}.",
     ),
     Text("The mark is one of:"),
-    Item(">", "data that the program has written"),
-    Item("<", "data that the program has read"),
-    Item("!", "bytes that are missing, with their number"),
+    Item(">", "a request, or data that the program has written"),
+    Item("<", "a response, or data that the program has read"),
+    Item(
+        "!",
+        "bytes that are missing, with their number; a request that has no response",
+    ),
     Item(
         "*",
         "the connection itself: open, shutdown, close (with -v)",
+    ),
+    Text(
+        "The text of a request is its method and URL, and type and size of its content if there is \
+         any; that of a response its status, the request that it answers if that is known, type and \
+         size, and the time from the request's first byte to the response's last. The time of a \
+         line is that of the message's first byte. A message of which bytes are missing, or whose end \
+         was not seen, ends with its protocol in brackets: [|http1].",
+    ),
+    Text(
+        "HTTP/1, HTTP/2, gRPC, WebSocket and server-sent events are recognised by their content on \
+         any port, also in the middle of a connection. HTTP/2 may refer to header fields that passed \
+         before the capture began: those are shown as '?'. Of a body, at most 1 MiB is kept.",
     ),
     Text(
         "Everything else goes to standard error. At the end the number of events captured, shown, \
@@ -219,7 +237,9 @@ const SECRETS: &[Block] = &[
 ];
 
 // The rest is the sink's own, in roff.
-const JSON: &[Block] = &[Text("The output with --json.")];
+const JSON: &[Block] = &[Text(
+    "The output with --json. With --raw there are no messages, only data.",
+)];
 
 const EXAMPLES: &[Block] = &[
     Item(

@@ -1,7 +1,7 @@
 //! tcpdump for the inside of TLS.
 //!
 //! ```text
-//! discovery ─► plan ─► attach ─► [kernel: bpf/] ─► ring ─► flow ─► filter ─► sink
+//! discovery ─► plan ─► attach ─► [kernel: bpf/] ─► ring ─► flow ─► proto ─► filter ─► sink
 //! ```
 //!
 //! A byte goes left to right once. Each stage knows the types of the stages to its left and nothing

@@ -46,7 +46,10 @@ fn recorded_traffic_is_told_as_it_was_before() {
             std::fs::write(&golden, &text).unwrap();
         }
         let wanted = std::fs::read_to_string(&golden).unwrap();
-        assert_eq!(text, wanted, "{}", golden.display());
+        for (line, wanted) in text.lines().zip(wanted.lines()) {
+            assert_eq!(line, wanted, "{}", golden.display());
+        }
+        assert_eq!(text.lines().count(), wanted.lines().count());
     }
 }
 

@@ -14,7 +14,7 @@ use frame::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PADDED, PRIORITY,
     PUSH_PROMISE, RST_STREAM, error_name, unpadded,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use stream::Stream;
 
@@ -22,6 +22,8 @@ use stream::Stream;
 const MAX_BLOCK: usize = 1 << 20;
 /// Streams of one connection that are kept track of.
 const MAX_STREAMS: usize = 10_000;
+/// Streams that were reset and are remembered.
+const MAX_RESET: usize = 64;
 /// A connection.
 #[derive(Debug, Default)]
 pub struct Http2 {
@@ -29,6 +31,8 @@ pub struct Http2 {
     streams: BTreeMap<u32, Stream>,
     /// The half that requests come from, once something has shown it.
     asker: Option<Dir>,
+    /// Streams that were reset of late: what was on its way then belongs to nothing.
+    reset: VecDeque<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -260,11 +264,7 @@ impl Http2 {
                 }
                 self.end_block(dir, at, frame, context);
             }
-            RST_STREAM => {
-                if let Some(stream) = self.streams.remove(&frame.stream) {
-                    stream.end(at, context);
-                }
-            }
+            RST_STREAM => self.reset(dir, at, frame.stream, number(0) == 0, context),
             GOAWAY if number(4) != 0 => {
                 let mut line = format!("goaway {}", error_name(number(4))).into_bytes();
                 if let Some(debug) = payload.get(8..).filter(|debug| !debug.is_empty()) {
@@ -276,6 +276,22 @@ impl Http2 {
                 context.finish(message, at);
             }
             _ => {}
+        }
+    }
+
+    /// `is_friendly`: without an error, which after a whole response only means that the rest of
+    /// the request is not wanted (section 8.1); it may be on its way all the same.
+    fn reset(&mut self, dir: Dir, at: At, id: u32, is_friendly: bool, context: &mut Context<'_>) {
+        let has_ended = |stream: &Stream| stream.has_ended(dir);
+        if is_friendly && self.streams.get(&id).is_some_and(has_ended) {
+            return;
+        }
+        if let Some(stream) = self.streams.remove(&id) {
+            stream.end(at, context);
+            self.reset.push_back(id);
+            if self.reset.len() > MAX_RESET {
+                self.reset.pop_front();
+            }
         }
     }
 
@@ -324,6 +340,9 @@ impl Http2 {
 
     fn content(&mut self, dir: Dir, at: At, id: u32, content: &[u8], context: &mut Context<'_>) {
         if content.is_empty() {
+            return;
+        }
+        if self.reset.contains(&id) && !self.streams.contains_key(&id) {
             return;
         }
         let is_request = asks(self.asker, context) == Some(dir);

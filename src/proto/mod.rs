@@ -11,6 +11,7 @@ pub mod http1;
 pub mod http2;
 pub mod huffman;
 pub mod message;
+pub mod protobuf;
 pub mod sse;
 pub mod websocket;
 

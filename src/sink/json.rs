@@ -65,6 +65,7 @@ pub const SCHEMA: &str = r"One object per line. What is not known is left out.
 .TP
 \fBv\fR, \fBtype\fR
 Schema version, 1 (within a version fields are only added), and what the line is:
+\fBrequest\fR, \fBresponse\fR, \fBmessage\fR (neither of them), \fBunanswered\fR (a request),
 \fBopen\fR, \fBdata\fR, \fBgap\fR, \fBshutdown\fR, \fBclose\fR, and last \fBstats\fR.
 .TP
 \fBts\fR
@@ -101,6 +102,33 @@ The TLS implementation, the file that holds it, and what that file says of its v
 .TP
 \fBtls.sni\fR, \fBtls.alpn\fR, \fBtls.version\fR
 Server name, negotiated protocol, and TLS version (\fB1.3\fR; in hex when unknown).
+.TP
+\fBproto\fR, \fBstream\fR
+Of a message: \fBhttp1\fR, \fBhttp2\fR, \fBgrpc\fR, \fBws\fR or \fBsse\fR; the stream of HTTP/2.
+.TP
+\fBhttp.version\fR, \fBhttp.method\fR, \fBhttp.url\fR, \fBhttp.host\fR, \fBhttp.status\fR, \fBhttp.reason\fR
+The head of a message: of a request the method, of a response the status.
+.TP
+\fBhttp.headers\fR, \fBhttp.trailers\fR
+Arrays of name and value, in their order.
+.TP
+\fBhttp.unknown\fR, \fBhttp.grpc_messages\fR
+Fields that HTTP/2 referred to and that passed before the capture; gRPC messages in the body.
+.TP
+\fBtext\fR
+The message in one line, where it is no HTTP: an event's type, a WebSocket frame's opcode.
+.TP
+\fBbody.text\fR, \fBbody.bytes\fR, \fBcut\fR, \fBencoding\fR
+The content, decoded, as it is when it is UTF-8 and otherwise in base64; whether that is not all of
+it; a coding that could not be undone.
+.TP
+\fBsize\fR, \fBlost\fR, \fBtruncated\fR
+Bytes of the content as transferred; those of them that were not captured; whether bytes or the end
+of the message are missing.
+.TP
+\fBrequest.ts\fR, \fBrequest.method\fR, \fBrequest.url\fR, \fBwait_us\fR, \fBtime_us\fR
+Of a response: the request that it answers, and microseconds from the request's first byte to the
+response's first and last.
 .TP
 \fBfn\fR
 The library function that was probed.

@@ -63,6 +63,10 @@ impl Stream {
         self.messages.get(half(dir)).is_some_and(Option::is_some)
     }
 
+    pub fn has_ended(&self, dir: Dir) -> bool {
+        self.ended.get(half(dir)) == Some(&true)
+    }
+
     fn slot(&mut self, dir: Dir) -> &mut Option<Message> {
         let [out, input] = &mut self.messages;
         if half(dir) == 0 { out } else { input }
@@ -100,6 +104,8 @@ impl Stream {
             let mut message = self.begin(dir, is_request, at, http);
             message.stream = Some(id);
             message.is_cut = true;
+            // Nobody can tell what an answer to it would answer.
+            self.asked = None;
             *self.slot(dir) = Some(message);
         }
         if self.is_grpc

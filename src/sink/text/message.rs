@@ -4,6 +4,7 @@ use super::{Line, Mark, TextSink, styled};
 use crate::event::{Conn, Dir, Nanos};
 use crate::proto::body::{self, Decoded};
 use crate::proto::message::{Header, Subject};
+use crate::proto::protobuf;
 use crate::proto::{Http, Message, Part, Protocol};
 use crate::sink::color::Style;
 use crate::sink::escape;
@@ -231,13 +232,21 @@ fn show_body(out: &mut Vec<u8>, message: &Message) {
             undone: None,
         },
     };
-    if let Some(coding) = &decoded.undone {
+    if message.protocol == Protocol::Grpc {
+        grpc_messages(out, &decoded.bytes);
+    } else if let Some(coding) = &decoded.undone {
         let mut line = format!("({} bytes, not decoded: ", decoded.bytes.len()).into_bytes();
         line.extend_from_slice(coding);
         line.push(b')');
         indented(out, &line);
     } else if let Some(json) = json(message, &decoded) {
         escape::lines(out, &json, INDENT);
+    } else if let Some(text) = message
+        .subject
+        .http()
+        .and_then(|http| from_charset(http, &decoded.bytes))
+    {
+        escape::lines(out, text.as_bytes(), INDENT);
     } else if is_text(&decoded.bytes) {
         escape::lines(out, &decoded.bytes, INDENT);
     } else {
@@ -247,6 +256,53 @@ fn show_body(out: &mut Vec<u8>, message: &Message) {
     if decoded.is_cut {
         indented(out, b"[|body]");
     }
+}
+
+/// Each message of a gRPC body, by the numbers of its fields.
+fn grpc_messages(out: &mut Vec<u8>, body: &[u8]) {
+    for (is_compressed, bytes) in protobuf::grpc_messages(body) {
+        let fields = protobuf::fields(bytes).filter(|_| !is_compressed);
+        let kind = match (is_compressed, &fields) {
+            (true, _) => "compressed message",
+            (false, Some(_)) => "message",
+            (false, None) => "message that is no Protocol Buffers",
+        };
+        indented(out, format!("({kind} of {} bytes)", bytes.len()).as_bytes());
+        match fields {
+            Some(fields) => escape::lines(out, fields.as_bytes(), INDENT),
+            None if is_text(bytes) => escape::lines(out, bytes, INDENT),
+            None => {}
+        }
+    }
+}
+
+/// The text that bytes of this character set stand for; `None` for UTF-8 and the sets that we do
+/// not know.
+fn from_charset(http: &Http, bytes: &[u8]) -> Option<String> {
+    let kind = String::from_utf8_lossy(http.header("content-type")?).to_ascii_lowercase();
+    let (_, charset) = kind.split_once("charset=")?;
+    let charset = charset.split(';').next()?.trim().trim_matches('"');
+    let units = |from: fn([u8; 2]) -> u16| {
+        let pairs = bytes.chunks_exact(2);
+        pairs.map(move |pair| {
+            from([
+                pair.first().copied().unwrap_or(0),
+                pair.last().copied().unwrap_or(0),
+            ])
+        })
+    };
+    match charset {
+        "iso-8859-1" | "latin1" => Some(bytes.iter().map(|&byte| char::from(byte)).collect()),
+        "utf-16le" | "utf-16" => Some(decode_utf16(units(u16::from_le_bytes))),
+        "utf-16be" => Some(decode_utf16(units(u16::from_be_bytes))),
+        _ => None,
+    }
+}
+
+fn decode_utf16(units: impl Iterator<Item = u16>) -> String {
+    char::decode_utf16(units)
+        .map(|ch| ch.unwrap_or(char::REPLACEMENT_CHARACTER))
+        .collect()
 }
 
 /// The body with line breaks, when it is JSON.
