@@ -53,9 +53,7 @@ fn end_of(bucket: usize) -> Nanos {
     let bucket = bucket as u64 + 1;
     let (log, step) = (bucket / STEPS, bucket % STEPS);
     let shift = log.saturating_sub(STEPS.ilog2().into());
-    (STEPS + step)
-        .checked_mul(1 << shift.min(63))
-        .unwrap_or(u64::MAX)
+    (STEPS + step).saturating_mul(1 << shift.min(63))
 }
 
 impl Times {
