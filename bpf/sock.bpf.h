@@ -152,13 +152,15 @@ static __always_inline bool fd_addr(__u32 fd, struct ts_addr *addr)
  * make methods with the same types and keep nothing in `num`, which then is a descriptor too: 0. */
 static __always_inline bool is_own_bio(__u64 method)
 {
-	char text[8] = {};
-	__u64 name;
+	__u64 name, text, socket = 0, file, datagram;
 
-	if (!read_u64(method + BIO_METHOD_NAME, &name) || !read_user(text, sizeof(text), name))
+	/* As numbers: bpf_strncmp came with Linux 5.17. */
+	__builtin_memcpy(&socket, "socket", 6);
+	__builtin_memcpy(&file, "file des", 8);
+	__builtin_memcpy(&datagram, "datagram", 8);
+	if (!read_u64(method + BIO_METHOD_NAME, &name) || !read_u64(name, &text))
 		return false;
-	return !bpf_strncmp(text, 6, "socket") || !bpf_strncmp(text, 8, "file des") ||
-	       !bpf_strncmp(text, 8, "datagram");
+	return (text & 0xffffffffffff) == socket || text == file || text == datagram;
 }
 
 /* What the program has said to be the transport; a pointer to something of its own is no number of
