@@ -53,7 +53,7 @@ struct Held {
 impl Held {
     fn new(event: &Event<'_>, data: &Data<'_>) -> Held {
         Held {
-            at: at(event, data),
+            at: at(event),
             func: event.func.to_owned(),
             dir: data.dir,
             off: data.off,
@@ -77,11 +77,14 @@ impl Held {
     }
 }
 
-fn at(event: &Event<'_>, data: &Data<'_>) -> At {
+fn at(event: &Event<'_>) -> At {
     At {
         ts: event.ts,
         tid: event.tid,
-        goid: data.goid,
+        goid: match event.kind {
+            Kind::Data(data) => data.goid,
+            _ => 0,
+        },
     }
 }
 
@@ -247,7 +250,7 @@ impl Decoder {
         data: &Data<'_>,
         emit: &mut Emit<'_>,
     ) -> Result<()> {
-        let at = at(event, data);
+        let at = at(event);
         let mut context = self.context(event);
         let is_start = data.call_off == 0;
         let cut = data.len.saturating_sub(data.bytes.len() as u64);
@@ -286,11 +289,7 @@ impl Decoder {
         len: u64,
         emit: &mut Emit<'_>,
     ) -> Result<()> {
-        let at = At {
-            ts: event.ts,
-            tid: event.tid,
-            goid: 0,
-        };
+        let at = at(event);
         let mut context = self.context(event);
         match talk {
             Talk::Known(dialog) => dialog.gap(dir, at, len, &mut context),
@@ -308,11 +307,7 @@ impl Decoder {
         dir: Option<Dir>,
         emit: &mut Emit<'_>,
     ) -> Result<()> {
-        let at = At {
-            ts: event.ts,
-            tid: event.tid,
-            goid: 0,
-        };
+        let at = at(event);
         let mut context = self.context(event);
         match talk {
             Talk::Known(dialog) => dialog.end(dir, at, &mut context),

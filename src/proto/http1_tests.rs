@@ -443,6 +443,26 @@ fn bodies_are_decoded_whatever_their_coding() {
     }
 }
 
+/// `hello`, as brotli(1) compresses it, and in a frame of Zstandard whose one block is not compressed
+/// (RFC 8878 section 3.1).
+#[test]
+fn bodies_in_newer_codings_are_decoded() {
+    let brotli = b"\x0b\x02\x80hello\x03";
+    let zstd = b"\x28\xb5\x2f\xfd\x20\x05\x29\0\0hello";
+    for (coding, bytes) in [("br", brotli.as_slice()), ("zstd", zstd)] {
+        let mut feed = Feed::new();
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\nContent-Length: {}\r\n\r\n",
+            bytes.len()
+        );
+        feed.write(GET).read(head).read(bytes);
+        let message = &feed.messages[1];
+        let decoded = crate::proto::body::decode(message.subject.http().unwrap(), &message.body);
+        assert_eq!(decoded.bytes, b"hello", "{coding}");
+        assert!(!decoded.is_cut && decoded.undone.is_none(), "{coding}");
+    }
+}
+
 #[test]
 fn a_body_is_kept_up_to_its_limit() {
     let mut feed = Feed::new();
