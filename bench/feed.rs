@@ -20,7 +20,7 @@ pub const SINKS: [&str; 3] = ["pcapng", "text", "json"];
 const CONNS: u64 = 16;
 
 /// Lengths of `struct ts_rec_conn` and `struct ts_rec_data` in bpf/abi.h.
-const CONN_RECORD: usize = 536;
+const CONN_RECORD: usize = 544;
 const DATA_RECORD: usize = 80;
 
 /// A pipeline whose output goes nowhere.

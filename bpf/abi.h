@@ -228,6 +228,7 @@ struct ts_rec_conn {
 	__u64 ts;
 	struct ts_conn_key key;
 	__u64 exe_ino;
+	__u64 cgroup; /* of version 2, that the process is in; 0: not known */
 	__u32 exe_dev;
 	__u32 tid;
 	__u32 uid;
@@ -333,7 +334,7 @@ _Static_assert(sizeof(struct ts_layout) == 372, "ts_layout");
 _Static_assert(sizeof(struct ts_addr) == 48, "ts_addr");
 _Static_assert(sizeof(struct ts_conn_key) == 16, "ts_conn_key");
 _Static_assert(sizeof(struct ts_conn) == 120, "ts_conn");
-_Static_assert(sizeof(struct ts_rec_conn) == 536, "ts_rec_conn");
+_Static_assert(sizeof(struct ts_rec_conn) == 544, "ts_rec_conn");
 _Static_assert(sizeof(struct ts_rec_data) == 80, "ts_rec_data");
 _Static_assert(sizeof(struct ts_rec_end) == 40, "ts_rec_end");
 _Static_assert(sizeof(struct ts_rec_addr) == 64, "ts_rec_addr");

@@ -258,12 +258,21 @@ static __always_inline __u32 own_tgid(struct task_struct *task)
 	return BPF_CORE_READ(number, nr);
 }
 
+/* The kernel may have been built without cgroups. */
+static __always_inline __u64 cgroup_of(struct task_struct *task)
+{
+	if (!bpf_core_field_exists(task->cgroups))
+		return 0;
+	return BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+}
+
 static __always_inline void read_process(struct ts_rec_conn *rec)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct inode *exe = BPF_CORE_READ(task, mm, exe_file, f_inode);
 
 	rec->own_tgid = own_tgid(task);
+	rec->cgroup = cgroup_of(task);
 	rec->exe_ino = BPF_CORE_READ(exe, i_ino);
 	rec->exe_dev = BPF_CORE_READ(exe, i_sb, s_dev);
 	rec->tid = current_ids();

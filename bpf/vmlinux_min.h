@@ -220,6 +220,18 @@ struct pid {
 	struct upid numbers[1];
 };
 
+struct kernfs_node {
+	u64 id;
+};
+
+struct cgroup {
+	struct kernfs_node *kn;
+};
+
+struct css_set {
+	struct cgroup *dfl_cgrp;
+};
+
 struct task_struct {
 	unsigned int __state;
 	int on_cpu;
@@ -233,6 +245,7 @@ struct task_struct {
 	struct task_struct *group_leader;
 	struct mm_struct *mm;
 	struct files_struct *files;
+	struct css_set *cgroups;
 	char comm[16];
 	struct thread_struct thread;
 };

@@ -33,8 +33,8 @@ const _: () = {
     assert!(size_of::<types::ts_conn_key>() == 16);
     assert!(size_of::<types::ts_conn>() == 120);
     assert!(offset_of!(types::ts_conn, off) == 8);
-    assert!(size_of::<types::ts_rec_conn>() == 536);
-    assert!(offset_of!(types::ts_rec_conn, addr) == 64);
+    assert!(size_of::<types::ts_rec_conn>() == 544);
+    assert!(offset_of!(types::ts_rec_conn, addr) == 72);
     assert!(size_of::<types::ts_rec_data>() == 80);
     assert!(offset_of!(types::ts_rec_data, captured) == 76);
     assert!(size_of::<types::ts_rec_end>() == 40);

@@ -107,6 +107,8 @@ pub struct RawConn {
     pub comm: String,
     /// The process's number in its own pid namespace.
     pub own_pid: u32,
+    /// The kernel's number of the cgroup (version 2) that it is in; 0: not known.
+    pub cgroup: u64,
     pub transport: RawTransport,
     /// How that became known.
     pub addr_source: AddrSource,
@@ -243,6 +245,7 @@ fn conn(record: &types::ts_rec_conn) -> RawConn {
         exe: (libc::makedev(major, minor), record.exe_ino),
         comm: c_string(&record.comm).unwrap_or_default(),
         own_pid: record.own_tgid,
+        cgroup: record.cgroup,
         transport: transport(&record.addr, c_string(&record.unix_path)),
         addr_source: addr_source(&record.addr),
         role: record.role,

@@ -63,6 +63,13 @@ pub fn container_of(path: &str) -> Option<String> {
     id.get(..SHORT_ID).map(str::to_owned)
 }
 
+/// The short id of the container that the cgroup with this number lies in, as long as the cgroup is
+/// there. Where the top of the hierarchy cannot be seen, nothing is known.
+pub fn container_with(id: u64) -> Option<String> {
+    let root = hierarchy(&MOUNTS).ok()?;
+    container_with_below(&root, id)
+}
+
 fn hierarchy(mounts: &[&str]) -> Result<PathBuf> {
     let root = mounts
         .iter()
@@ -144,6 +151,12 @@ fn of_container_below(root: &Path, id: &str) -> Result<Cgroup> {
             several.len()
         ),
     }
+}
+
+fn container_with_below(root: &Path, id: u64) -> Option<String> {
+    let is_meant = |dir: &PathBuf| fs::metadata(dir).is_ok_and(|meta| meta.ino() == id);
+    let dir = directories(root).into_iter().find(is_meant)?;
+    container_of(dir.strip_prefix(root).ok()?.to_str()?)
 }
 
 /// All directories below `root`, each before those in it.
@@ -249,6 +262,19 @@ mod tests {
         let none = find("77").expect_err("none").to_string();
         assert!(none.contains("running: 0123456789ab, 012399999"), "{none}");
         assert!(find("01").is_err());
+    }
+
+    #[test]
+    fn the_container_of_a_process_that_is_gone_is_told_by_the_number_of_its_cgroup() {
+        let inner = format!("docker/{ONE}/init");
+        let root = machine(&[&inner, "system.slice"]);
+        let container = |path: &str| {
+            let ino = fs::metadata(root.path().join(path)).expect("there").ino();
+            container_with_below(root.path(), ino)
+        };
+        assert_eq!(container(&inner).as_deref(), Some("0123456789ab"));
+        assert_eq!(container("system.slice"), None);
+        assert_eq!(container_with_below(root.path(), 0), None);
     }
 
     #[test]

@@ -165,11 +165,11 @@ impl ProcFs {
     }
 
     /// The short id of the process's container, in whatever cgroup hierarchy it shows. Foreign.
-    pub fn container(&self, pid: u32) -> Option<String> {
-        let bytes = self.read(pid, "cgroup").ok()?;
-        String::from_utf8_lossy(&bytes)
+    pub fn container(&self, pid: u32) -> Result<Option<String>> {
+        let bytes = self.read(pid, "cgroup")?;
+        Ok(String::from_utf8_lossy(&bytes)
             .lines()
-            .find_map(|line| cgroup::container_of(line.splitn(3, ':').nth(2)?))
+            .find_map(|line| cgroup::container_of(line.splitn(3, ':').nth(2)?)))
     }
 
     /// The children of all threads of a process, in ascending order.

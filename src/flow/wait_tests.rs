@@ -20,6 +20,7 @@ fn announced(conn: u64, tgid: u32, transport: RawTransport) -> Raw<'static> {
         exe: (0, 0),
         comm: String::new(),
         own_pid: tgid,
+        cgroup: 0,
         awaits_addr: transport == RawTransport::Unknown,
         transport,
         addr_source: AddrSource::Socket,

@@ -81,6 +81,8 @@ pub struct People {
     /// What processes that have started since the capture did execute: those that live shorter
     /// than it takes to ask for it are known, too.
     exes: HashMap<u32, Option<String>>,
+    /// By the number of a cgroup, of processes that were gone when they were asked for.
+    containers: HashMap<u64, Option<String>>,
     /// Files that could not be attached are told once.
     told: BTreeSet<String>,
 }
@@ -115,6 +117,7 @@ impl People {
             procs: HashMap::new(),
             muted: HashMap::new(),
             exes: HashMap::new(),
+            containers: HashMap::new(),
             told: BTreeSet::new(),
         })
     }
@@ -261,6 +264,18 @@ impl People {
         started.or_else(|| Some(self.procfs.exe(pid).ok()?.to_string_lossy().into_owned()))
     }
 
+    /// Processes may have ended before they are asked for; their cgroup mostly is still there.
+    fn container(&mut self, conn: &RawConn) -> Option<String> {
+        match self.procfs.container(conn.key.tgid) {
+            Ok(container) => container,
+            Err(_) => self
+                .containers
+                .entry(conn.cgroup)
+                .or_insert_with(|| cgroup::container_with(conn.cgroup))
+                .clone(),
+        }
+    }
+
     /// The process has gone.
     pub fn forget(&mut self, pid: u32) {
         self.forget_program(pid);
@@ -340,7 +355,7 @@ impl Facts for People {
                 exe,
                 uid: Some(conn.uid),
                 own_pid: (conn.own_pid != conn.key.tgid).then_some(conn.own_pid),
-                container: self.procfs.container(conn.key.tgid),
+                container: self.container(conn),
             })
         });
         if process.is_none() {
@@ -381,7 +396,7 @@ impl Facts for People {
             exe,
             uid: process.map(|process| process.uid),
             own_pid: None,
-            container: self.procfs.container(pid),
+            container: self.procfs.container(pid).ok().flatten(),
         }))
     }
 
