@@ -189,7 +189,7 @@ pub fn capture(config: Config) -> Result<Outcome> {
         None if config.who.pids.is_empty() => None,
         None => Some(people::existing(&config.who.pids)?),
     };
-    let mut people = People::new(bpf, config.who.clone(), named)?;
+    let mut people = People::new(bpf, config.who.clone(), named, config.filter.clone())?;
     people.look_around()?;
     people.bpf.check()?;
     people.look_at_waiting();
