@@ -9,7 +9,7 @@ complete -c tlssniff -s s -l snapshot-length -d 'Keep at most this many bytes of
 complete -c tlssniff -s Q -l direction -d 'Only what the programs read (in) or write (out)' -r -f -a "in\t''
 out\t''
 inout\t''"
-complete -c tlssniff -l redact -d 'Hide what Authorization, Cookie, Set-Cookie and other headers with credentials say, and the headers, JSON keys and parameters of these names, in every output; lengths stay' -r
+complete -c tlssniff -l redact -d 'Hide what Authorization, Cookie, Set-Cookie and other headers with credentials say, and the headers, JSON keys, parameters and parts of forms of these names, in every output; lengths stay' -r
 complete -c tlssniff -s c -l count -d 'Stop after this many events have been shown or written' -r
 complete -c tlssniff -l duration -d 'Stop after this time: 10, 1.5s, 200ms, 2m, 1h' -r
 complete -c tlssniff -s F -l filter-file -d 'Read the filter expression from this file' -r -F

@@ -93,7 +93,7 @@ pub struct Cli {
     pub direction: Direction,
 
     /// Hide what Authorization, Cookie, Set-Cookie and other headers with credentials say, and the
-    /// headers, JSON keys and parameters of these names, in every output; lengths stay
+    /// headers, JSON keys, parameters and parts of forms of these names, in every output; lengths stay
     #[arg(long, value_name = "NAME[,NAME...]", num_args = 0..=1, require_equals = true, help_heading = WHAT)]
     pub redact: Option<Option<String>>,
 

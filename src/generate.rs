@@ -277,7 +277,7 @@ const SECRETS: &[Block] = &[
     ),
     Text(
         "The names of --redact=NAME,... are secret as headers, as keys of JSON, and as parameters \
-         (NAME=value) of URLs and forms; capital letters do not matter. Strings become asterisks. \
+         (NAME=value) and parts of URLs and forms; capital letters do not matter. Strings become asterisks. \
          Numbers and words of JSON become the digit 1, so that it stays JSON, and of an object or \
          array everything but its structure is hidden. When names are given, compressed bodies \
          are hidden wholly, since they cannot be looked into.",
@@ -285,8 +285,7 @@ const SECRETS: &[Block] = &[
     Text(
         "What cannot be known is hidden: after lost bytes the rest of a line (up to 8 KiB), frames of \
          HTTP/2 until their beginning is found again, and headers whose name was sent before the \
-         capture began. Not found are names in an encoded spelling (\\u0070in, %70in), the parts of \
-         multipart forms, secrets of other protocols, such as passwords of databases and mail, and \
+         capture began. Not found are secrets of other protocols, such as passwords of databases and mail, and \
          HTTP/2 that was joined in the middle of a frame, until it is recognised. The command \
          behind -- is left out of the comment in a capture file.",
     ),
