@@ -27,6 +27,7 @@ fn conn() -> Conn {
             remote: "93.184.216.34:443".parse().unwrap(),
         },
         addr_source: Some(AddrSource::Socket),
+        unseen: None,
         role: Some(Role::Client),
         version: Some(0x0304),
         sni: Some("example.com".into()),
