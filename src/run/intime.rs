@@ -97,3 +97,85 @@ impl InTime {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bpf::ConnKey;
+    use crate::event::AddrSource;
+    use crate::ring::RawTransport;
+
+    fn conn(tgid: u32, started: u64) -> RawConn {
+        RawConn {
+            conn: 1,
+            target: 0,
+            ts: 0,
+            key: ConnKey {
+                handle: 1,
+                tgid,
+                exec_id: 0,
+            },
+            tid: tgid,
+            uid: 0,
+            exe: (0, 0),
+            comm: String::new(),
+            own_pid: tgid,
+            cgroup: 0,
+            transport: RawTransport::Unknown,
+            addr_source: AddrSource::Socket,
+            role: 0,
+            version: 0,
+            alpn: None,
+            sni: None,
+            awaits_addr: false,
+            begun: false,
+            started,
+        }
+    }
+
+    #[test]
+    fn only_a_process_that_ran_before_its_probes_may_lack_a_beginning() {
+        let mut in_time = InTime::new(false);
+        let began = in_time.since;
+        assert_eq!(in_time.unseen(&conn(1, began + 1)), None);
+        in_time.probed(1, &[0]);
+        let probed = in_time.probed[&(0, 0)];
+        in_time.since = probed - 10;
+        assert_eq!(in_time.unseen(&conn(1, probed - 20)), Some(Unseen::Older));
+        assert_eq!(in_time.unseen(&conn(2, probed - 5)), Some(Unseen::Late));
+        assert_eq!(in_time.unseen(&conn(3, probed)), None);
+        let begun = RawConn {
+            begun: true,
+            ..conn(2, probed - 5)
+        };
+        assert_eq!(in_time.unseen(&begun), None);
+    }
+
+    #[test]
+    fn who_has_waited_lacks_nothing_until_it_executes_another_program() {
+        let mut in_time = InTime::new(false);
+        in_time.probed(1, &[0]);
+        let early = conn(7, in_time.since);
+        in_time.waited(7, 100);
+        in_time.executes(7, 90);
+        assert_eq!(in_time.unseen(&early), None);
+        in_time.executes(7, 110);
+        assert!(in_time.unseen(&early).is_some());
+        in_time.will_start(7);
+        assert!(!in_time.starts(8, 120));
+        assert!(in_time.starts(7, 120));
+        assert!(!in_time.starts(7, 130));
+        assert_eq!(in_time.unseen(&early), None);
+    }
+
+    #[test]
+    fn processes_that_are_attached_to_one_by_one_are_apart() {
+        let mut in_time = InTime::new(true);
+        in_time.probed(1, &[0]);
+        let since = in_time.since;
+        assert!(in_time.unseen(&conn(1, since - 1)).is_some());
+        assert_eq!(in_time.unseen(&conn(2, since - 1)), None);
+        in_time.forget(1);
+        assert_eq!(in_time.unseen(&conn(1, since - 1)), None);
+    }
+}

@@ -503,7 +503,7 @@ mod tests {
                 remote: "[::ffff:93.184.216.34]:443".parse().unwrap(),
             },
             addr_source: Some(AddrSource::Socket),
-            unseen: None,
+            unseen: Some(Unseen::Late),
             role: Some(Role::Client),
             version: Some(0x0304),
             sni: Some("example.com".into()),
@@ -570,7 +570,7 @@ mod tests {
     const HEAD: &str = concat!(
         r#""proc":{"pid":4242,"tid":4243,"comm":"curl","exe":"/usr/bin/curl","uid":1000,"own_pid":7,"container":"0123456789ab"},"#,
         r#""conn":{"id":17,"transport":"tcp","local":"10.0.0.2:43210","#,
-        r#""remote":"93.184.216.34:443","addr_source":"socket","role":"client"},"#,
+        r#""remote":"93.184.216.34:443","addr_source":"socket","unseen":"late","role":"client"},"#,
         r#""tls":{"lib":"openssl","lib_path":"/usr/lib/libssl.so.3","#,
         r#""lib_version":"OpenSSL 3.0.17 1 Jul 2025","sni":"example.com","alpn":"h2","#,
         r#""version":"1.3"},"fn":"SSL_write""#,
