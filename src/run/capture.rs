@@ -462,9 +462,10 @@ impl Capture<'_> {
                     ..
                 } => {
                     people.mapped(pid, path);
-                    let is_news = people.registry.is_news(FileId { dev, ino }, pid);
-                    if is_news && people.is_looked_at(pid) {
-                        look.entry(pid).or_insert(time);
+                    let id = FileId { dev, ino };
+                    if people.registry.is_news(id, pid) && people.is_looked_at(pid) {
+                        let (_, files) = look.entry(pid).or_insert((time, Vec::new()));
+                        files.push((id, path.to_path_buf()));
                     }
                 }
                 Watch::Exec { pid, .. } => {
@@ -498,8 +499,8 @@ impl Capture<'_> {
             log::warn!("too many processes at once: looking through all of them again");
             shared.people.look_around()?;
         }
-        for (pid, since) in look {
-            shared.people.look_at_mapped(pid, since);
+        for (pid, (since, files)) in look {
+            shared.people.look_at_mapped(pid, since, &files);
         }
         Ok(())
     }

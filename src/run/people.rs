@@ -245,14 +245,35 @@ impl People {
         }
     }
 
-    /// The process has mapped files since then, of which the ring may have told before.
-    pub fn look_at_mapped(&mut self, pid: u32, since: u64) {
+    /// The process has mapped these files since then, of which the ring may have told before.
+    pub fn look_at_mapped(&mut self, pid: u32, since: u64, files: &[(FileId, PathBuf)]) {
         let found = self.attach(pid);
-        let is_new = found.is_some_and(|found| !found.attached.is_empty());
+        let has_gone = found.is_none();
+        let found = found.unwrap_or_else(|| self.look_at_left(pid, files));
         // Where processes can wait, this one does so now, or has told that it does not.
-        if is_new && !self.bpf.features.sleepable {
+        if !found.attached.is_empty() && (has_gone || !self.bpf.features.sleepable) {
             self.came_late(pid, since);
         }
+    }
+
+    /// The process has ended already. Who runs its files next shall miss nothing.
+    fn look_at_left(&mut self, pid: u32, files: &[(FileId, PathBuf)]) -> Found {
+        // The path may be one of another mount namespace.
+        let is_same = |id: FileId, path: &Path| {
+            path.metadata()
+                .is_ok_and(|meta| (meta.dev(), meta.ino()) == (id.dev, id.ino))
+        };
+        let left: Vec<PathBuf> = files
+            .iter()
+            .filter(|(id, path)| is_same(*id, path))
+            .map(|(_, path)| path.clone())
+            .collect();
+        let found = match self.is_named {
+            true => Found::default(),
+            false => self.registry.look_at_files(&mut self.bpf, pid, &left),
+        };
+        self.tell(pid, &found);
+        found
     }
 
     /// The command, whose program has its probes already.
@@ -264,9 +285,10 @@ impl People {
     fn came_late(&mut self, pid: u32, since: u64) {
         self.in_time.late += 1;
         let took = Duration::from_nanos(clock::since_boot().saturating_sub(since));
-        let comm = self.procfs.comm(pid).unwrap_or_default();
+        let comm = self.procfs.comm(pid).ok().filter(|comm| !comm.is_empty());
+        let name = comm.or_else(|| self.exe(pid)).unwrap_or_default();
         log::warn!(
-            "{comm}[{pid}] ran for {} ms before its probes were in place: first bytes may be missing",
+            "{name}[{pid}] ran for {} ms before its probes were in place: first bytes may be missing",
             took.as_millis()
         );
     }
