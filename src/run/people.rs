@@ -312,8 +312,8 @@ impl People {
 
     fn tell(&mut self, pid: u32, found: &Found) {
         self.in_time.probed(pid, &found.attached);
-        // What happens to a process that is ending is nothing to tell.
-        let failed = found.failed.iter().filter(|_| self.procfs.exists(pid));
+        // What happens to a process that is ending is nothing to tell. It may be there as a zombie.
+        let failed = found.failed.iter().filter(|_| self.procfs.exe(pid).is_ok());
         for (path, reason) in failed {
             if self.told.insert(path.clone()) {
                 log::warn!("{path} (process {pid}) is not captured: {reason}");
