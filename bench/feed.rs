@@ -4,7 +4,7 @@ use anyhow::Result;
 use std::io;
 use std::rc::Rc;
 use tlssniff::bpf::ConnKey;
-use tlssniff::event::{Flavor, Lib, Proc};
+use tlssniff::event::{Flavor, Lib, Proc, Unseen};
 use tlssniff::flow::{ConnTable, Facts};
 use tlssniff::ring::{self, RawConn};
 use tlssniff::sink::Sink;
@@ -20,7 +20,7 @@ pub const SINKS: [&str; 3] = ["pcapng", "text", "json"];
 const CONNS: u64 = 16;
 
 /// Lengths of `struct ts_rec_conn` and `struct ts_rec_data` in bpf/abi.h.
-const CONN_RECORD: usize = 544;
+const CONN_RECORD: usize = 552;
 const DATA_RECORD: usize = 80;
 
 /// A pipeline whose output goes nowhere.
@@ -154,6 +154,10 @@ impl Facts for Anybody {
 
     fn admit(&mut self, _: &RawConn) -> Option<Rc<Proc>> {
         Some(Rc::clone(&self.process))
+    }
+
+    fn unseen(&self, _: &RawConn) -> Option<Unseen> {
+        None
     }
 
     fn guess(&mut self, _: u32) -> Option<Rc<Proc>> {

@@ -214,7 +214,7 @@ struct ts_conn {
 	__u8 hello_tries;
 	__u8 apart;    /* a call has used no socket: its address may follow */
 	__u8 evidence; /* of `carrier` */
-	__u8 pad;
+	__u8 begun;    /* it was seen from its beginning on */
 	__u32 ahead; /* bytes written that were told before the call said so */
 	__u32 pad2;
 	__u64 hello[2]; /* the beginning of its random */
@@ -242,7 +242,8 @@ struct ts_rec_conn {
 	char unix_path[TS_UNIX_PATH_LEN];
 	__u32 own_tgid;    /* as the process itself sees it, in its pid namespace */
 	__u32 awaits_addr; /* TS_REC_ADDR may follow */
-	__u32 pad;
+	__u32 begun;	   /* it was seen from its beginning on */
+	__u64 started;	   /* the process, since boot */
 };
 
 /* Payload follows: the rest of the record. */
@@ -282,11 +283,12 @@ struct ts_rec_addr {
 };
 
 /* TS_REC_HOLD: the thread waits until user space has put the ticket into `released`.
- * TS_REC_EXEC: the process runs a file that is new; no ticket. */
+ * TS_REC_EXEC: the process runs a file that is new, and does not wait; no ticket. */
 struct ts_rec_hold {
 	__u32 type;
 	__u32 tgid;
 	__u64 ticket;
+	__u64 ts;
 };
 
 /* What has become of a call that user space has placed in flight. */
@@ -334,11 +336,11 @@ _Static_assert(sizeof(struct ts_layout) == 372, "ts_layout");
 _Static_assert(sizeof(struct ts_addr) == 48, "ts_addr");
 _Static_assert(sizeof(struct ts_conn_key) == 16, "ts_conn_key");
 _Static_assert(sizeof(struct ts_conn) == 120, "ts_conn");
-_Static_assert(sizeof(struct ts_rec_conn) == 544, "ts_rec_conn");
+_Static_assert(sizeof(struct ts_rec_conn) == 552, "ts_rec_conn");
 _Static_assert(sizeof(struct ts_rec_data) == 80, "ts_rec_data");
 _Static_assert(sizeof(struct ts_rec_end) == 40, "ts_rec_end");
 _Static_assert(sizeof(struct ts_rec_addr) == 64, "ts_rec_addr");
-_Static_assert(sizeof(struct ts_rec_hold) == 16, "ts_rec_hold");
+_Static_assert(sizeof(struct ts_rec_hold) == 24, "ts_rec_hold");
 _Static_assert(sizeof(struct ts_wait_key) == 16, "ts_wait_key");
 _Static_assert(sizeof(struct ts_wait) == 104, "ts_wait");
 _Static_assert(sizeof(struct ts_sleeper) == 176, "ts_sleeper");

@@ -293,6 +293,8 @@ static __always_inline void handshake_returned(struct pt_regs *regs, struct fram
 		return;
 	if (role)
 		conn->role = role;
+	if (!conn->off[TS_OUT] && !conn->off[TS_IN])
+		conn->begun = 1;
 	bind_conn(conn, frame, layout);
 	if ((int)PT_REGS_RC(regs) != !(detail & TS_HS_ZERO))
 		return;

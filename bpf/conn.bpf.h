@@ -60,6 +60,26 @@ static __always_inline void shut_conn(struct ts_conn *conn)
 		conn->shut = emit_end(TS_REC_SHUTDOWN, conn);
 }
 
+/* A connection begins, which is made when it first moves bytes. */
+static __always_inline void note_begun(__u64 handle)
+{
+	struct ts_conn_key key = conn_key(handle);
+	__u8 one = 1;
+
+	bpf_map_update_elem(&begun, &key, &one, BPF_ANY);
+}
+
+static __always_inline bool was_begun(struct ts_conn *conn, __u64 handle)
+{
+	struct ts_conn_key key;
+
+	if (conn->begun)
+		return true;
+	key = conn_key(handle);
+	conn->begun = !bpf_map_delete_elem(&begun, &key);
+	return conn->begun;
+}
+
 /* The handle goes on as another connection. */
 __global int renew_conn(struct ts_conn *conn)
 {
@@ -82,6 +102,7 @@ __global int renew_conn(struct ts_conn *conn)
 	conn->shut = 0;
 	conn->settled = 0;
 	conn->has_alpn = 0;
+	conn->begun = 1;
 	conn->ahead = 0;
 	return 0;
 }
@@ -272,6 +293,7 @@ static __always_inline void read_process(struct ts_rec_conn *rec)
 	struct inode *exe = BPF_CORE_READ(task, mm, exe_file, f_inode);
 
 	rec->own_tgid = own_tgid(task);
+	rec->started = BPF_CORE_READ(task, group_leader, start_boottime);
 	rec->cgroup = cgroup_of(task);
 	rec->exe_ino = BPF_CORE_READ(exe, i_ino);
 	rec->exe_dev = BPF_CORE_READ(exe, i_sb, s_dev);
@@ -315,6 +337,7 @@ static __always_inline int announce(struct ts_conn *conn, const struct frame *fr
 	rec->role = conn->role;
 	rec->addr = conn->addr;
 	rec->awaits_addr = conn->apart && !conn->addr.transport;
+	rec->begun = was_begun(conn, frame->handle);
 	if (rec->addr.transport == TS_TP_UNIX)
 		read_unix_path(rec);
 	read_process(rec);

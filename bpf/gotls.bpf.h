@@ -144,18 +144,20 @@ static __always_inline void go_conn_event(const struct go_call *call)
 {
 	struct ts_conn *conn = find_conn(call->conn);
 
+	if (cookie_action(call->cookie) == TS_ACT_CLEAR) {
+		if (is_renegotiation(cookie_target(call->cookie), call->conn))
+			return;
+		note_begun(call->conn);
+	}
 	if (!conn)
 		return;
 	switch (cookie_action(call->cookie)) {
+	case TS_ACT_CLEAR:
 	case TS_ACT_FREE:
 		end_conn(conn, call->conn);
 		break;
 	case TS_ACT_SHUTDOWN:
 		shut_conn(conn);
-		break;
-	case TS_ACT_CLEAR:
-		if (!is_renegotiation(cookie_target(call->cookie), call->conn))
-			end_conn(conn, call->conn);
 		break;
 	}
 }

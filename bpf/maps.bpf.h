@@ -71,6 +71,14 @@ struct {
 	__type(value, struct ts_conn);
 } conns SEC(".maps");
 
+/* Connections of which the beginning was seen, and nothing else yet. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct ts_conn_key);
+	__type(value, __u8);
+} begun SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, TS_MAX_TARGETS);

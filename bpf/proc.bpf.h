@@ -53,6 +53,7 @@ static __always_inline bool tell_process(__u32 type, __u64 ticket)
 	rec->type = type;
 	rec->tgid = current_tgid();
 	rec->ticket = ticket;
+	rec->ts = bpf_ktime_get_boot_ns();
 	bpf_ringbuf_submit(rec, BPF_RB_FORCE_WAKEUP);
 	return true;
 }

@@ -79,6 +79,7 @@ static __always_inline void rustls_starts(const struct ts_layout *layout, __u64 
 	conn = find_conn(encrypter);
 	if (conn)
 		end_conn(conn, encrypter);
+	note_begun(encrypter);
 	rename_conn(state, encrypter);
 }
 

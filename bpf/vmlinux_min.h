@@ -241,6 +241,7 @@ struct task_struct {
 	int pid;
 	int tgid;
 	u64 start_time;
+	u64 start_boottime;
 	u64 self_exec_id;
 	struct task_struct *group_leader;
 	struct mm_struct *mm;

@@ -157,6 +157,14 @@ impl Registry {
             .is_ok_and(|mappings| mappings.iter().any(|mapping| is_target(mapping.id)))
     }
 
+    /// Whether the process has a dynamic linker that is known, in which it waits for its libraries.
+    pub fn has_linker(&self, pid: u32) -> bool {
+        let is_linker = |id| matches!(self.contents.get(&id), Some(Content::Linker(_)));
+        self.procfs
+            .exec_mappings(pid)
+            .is_ok_and(|mappings| mappings.iter().any(|mapping| is_linker(mapping.id)))
+    }
+
     /// Those with probes in place.
     pub fn attached(&self) -> impl Iterator<Item = &Target> {
         let ids: HashSet<FileId> = self.linked.keys().map(|(id, _)| *id).collect();

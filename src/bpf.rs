@@ -33,13 +33,13 @@ const _: () = {
     assert!(size_of::<types::ts_conn_key>() == 16);
     assert!(size_of::<types::ts_conn>() == 120);
     assert!(offset_of!(types::ts_conn, off) == 8);
-    assert!(size_of::<types::ts_rec_conn>() == 544);
+    assert!(size_of::<types::ts_rec_conn>() == 552);
     assert!(offset_of!(types::ts_rec_conn, addr) == 72);
     assert!(size_of::<types::ts_rec_data>() == 80);
     assert!(offset_of!(types::ts_rec_data, captured) == 76);
     assert!(size_of::<types::ts_rec_end>() == 40);
     assert!(size_of::<types::ts_rec_addr>() == 64);
-    assert!(size_of::<types::ts_rec_hold>() == 16);
+    assert!(size_of::<types::ts_rec_hold>() == 24);
     assert!(size_of::<types::ts_wait_key>() == 16);
     assert!(size_of::<types::ts_wait>() == 104);
     assert!(size_of::<types::ts_sleeper>() == 176);

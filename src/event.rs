@@ -146,6 +146,31 @@ impl Transport {
     }
 }
 
+/// Why the beginning of a connection may be missing: it may have moved bytes before it was seen, and
+/// nobody can tell how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unseen {
+    /// Its process is older than the capture.
+    Older,
+    /// Its process began during the capture, and ran before the probes were in place.
+    Late,
+}
+
+impl Unseen {
+    pub fn name(self) -> &'static str {
+        match self {
+            Unseen::Older => "older",
+            Unseen::Late => "late",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Unseen> {
+        [Unseen::Older, Unseen::Late]
+            .into_iter()
+            .find(|unseen| unseen.name() == name)
+    }
+}
+
 /// How an address became known, best first. Kept with the connection and shown by `-v` and JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AddrSource {
@@ -208,6 +233,8 @@ pub struct Conn {
     pub lib: Rc<Lib>,
     pub transport: Transport,
     pub addr_source: Option<AddrSource>,
+    /// Set if its beginning may be missing.
+    pub unseen: Option<Unseen>,
     pub role: Option<Role>,
     /// The protocol version on the wire: 0x0303 is TLS 1.2, 0x0304 TLS 1.3.
     pub version: Option<u16>,
@@ -322,4 +349,6 @@ pub struct Totals {
     pub dropped_bytes: u64,
     /// Reads and writes cut by `-s`.
     pub truncated: u64,
+    /// Programs that ran before their probes were in place: what they moved until then is missing.
+    pub late: u64,
 }

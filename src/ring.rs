@@ -72,10 +72,12 @@ pub enum Raw<'a> {
     Hold {
         tgid: u32,
         ticket: u64,
+        ts: u64,
     },
-    /// The process runs a file that is new.
+    /// The process runs a file that is new, and does not wait.
     Exec {
         tgid: u32,
+        ts: u64,
     },
 }
 
@@ -119,6 +121,10 @@ pub struct RawConn {
     pub sni: Option<String>,
     /// [`Raw::Addr`] may follow.
     pub awaits_addr: bool,
+    /// It was seen from its beginning on.
+    pub begun: bool,
+    /// When its process was started.
+    pub started: u64,
 }
 
 impl RawConn {
@@ -181,11 +187,15 @@ pub fn decode(record: &[u8]) -> Option<Raw<'_>> {
             Some(Raw::Hold {
                 tgid: hold.tgid,
                 ticket: hold.ticket,
+                ts: hold.ts,
             })
         }
         types::ts_record::TS_REC_EXEC => {
             let exec: types::ts_rec_hold = from_bytes(record)?;
-            Some(Raw::Exec { tgid: exec.tgid })
+            Some(Raw::Exec {
+                tgid: exec.tgid,
+                ts: exec.ts,
+            })
         }
         _ => None,
     }
@@ -253,6 +263,8 @@ fn conn(record: &types::ts_rec_conn) -> RawConn {
         alpn: (!alpn.is_empty()).then(|| String::from_utf8_lossy(alpn).into_owned()),
         sni: c_string(&record.sni),
         awaits_addr: record.awaits_addr != 0,
+        begun: record.begun != 0,
+        started: record.started,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod capture;
 mod exchanges;
+mod intime;
 mod list;
 mod outputs;
 mod people;

@@ -28,6 +28,7 @@ fn conn(id: u64, alpn: &str) -> Conn {
             remote: ([10, 0, 0, 3], 443).into(),
         },
         addr_source: None,
+        unseen: None,
         role: Some(Role::Client),
         version: Some(0x0303),
         sni: Some("h".to_owned()),

@@ -176,6 +176,7 @@ fn conn(id: u64) -> Conn {
             remote: format!("192.0.2.2:{}", 1000 + id).parse().unwrap(),
         },
         addr_source: None,
+        unseen: None,
         role: None,
         version: None,
         sni: None,

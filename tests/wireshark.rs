@@ -170,6 +170,7 @@ fn conn(id: u64, local: &str, remote: &str, role: Role) -> Conn {
             remote: addr(remote),
         },
         addr_source: Some(AddrSource::Socket),
+        unseen: None,
         role: Some(role),
         version: Some(0x0304),
         sni: Some("api.example.com".to_owned()),

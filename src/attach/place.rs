@@ -18,6 +18,14 @@ pub(super) struct Place {
     pub pid: u32,
 }
 
+/// The process that the breakpoints were for: there is no use in trying them one by one.
+fn has_ended(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let error = cause.downcast_ref::<std::io::Error>();
+        error.is_some_and(|error| error.raw_os_error() == Some(libc::ESRCH))
+    })
+}
+
 impl Place {
     pub fn link_plan(&self, bpf: &mut Bpf, target: u32, plan: &Plan) -> Result<Vec<Link>> {
         let of = |wanted: Program| -> Vec<(&Probe, u64)> {
@@ -99,6 +107,7 @@ impl Place {
         }
         let refusal = match self.link(bpf, kind, &sites) {
             Ok(links) => return Ok(links),
+            Err(error) if has_ended(&error) => return Err(error),
             Err(error) => error,
         };
         let mut links = Vec::new();

@@ -17,7 +17,16 @@ pub enum Hold {
 }
 
 impl Hold {
-    fn most(self) -> Duration {
+    /// Where processes are named, and where the whole machine is looked at.
+    pub fn of(is_named: bool) -> Hold {
+        match is_named {
+            true => Hold::Always,
+            false => Hold::NewFiles,
+        }
+    }
+
+    /// How long a thread waits at most.
+    pub fn most(self) -> Duration {
         match self {
             Hold::Always => Duration::from_secs(1),
             Hold::NewFiles => Duration::from_millis(200),

@@ -22,8 +22,8 @@ const CONF_DIR: &str = "/etc/ld.so.conf.d";
 /// More than any machine has; a directory of garbage must not hold up the start.
 const MOST: usize = 16;
 
-/// Each libssl of the system, with the libcrypto it goes with when there is one beside it. A file
-/// with several names comes once.
+/// Each TLS library of the system: every libssl with the libcrypto it goes with when there is one
+/// beside it, every libgnutls, and NSS's libssl3. A file with several names comes once.
 pub fn libraries() -> Vec<Vec<PathBuf>> {
     let conf = fs::read_dir(CONF_DIR).into_iter().flatten().flatten();
     let configured = conf
@@ -46,7 +46,7 @@ fn pairs(dirs: &[PathBuf]) -> Vec<Vec<PathBuf>> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     for entry in dirs.iter().flat_map(fs::read_dir).flatten().flatten() {
-        if suffix(&entry.path()).is_none() {
+        if !is_tls(&entry.path()) {
             continue;
         }
         let Ok(real) = entry.path().canonicalize() else {
@@ -65,6 +65,13 @@ fn pairs(dirs: &[PathBuf]) -> Vec<Vec<PathBuf>> {
         );
     }
     found
+}
+
+/// By its name, one of the libraries that come alone or with a libcrypto.
+fn is_tls(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let alone = |name: &str| name == "libssl3.so" || name.starts_with("libgnutls.so");
+    suffix(path).is_some() || name.is_some_and(alone)
 }
 
 /// What follows `libssl.so` in the file's name.
@@ -98,10 +105,15 @@ mod tests {
             "libcrypto.so.3",
             "libssl.so.1.1",
             "libsslfoo.so",
+            "libgnutls.so.30.34.3",
+            "libgnutlsxx.so.30",
+            "libssl3.so",
         ] {
             fs::write(at(name), name).expect("write");
         }
         std::os::unix::fs::symlink(at("libssl.so.3"), at("libssl.so")).expect("link");
+        std::os::unix::fs::symlink(at("libgnutls.so.30.34.3"), at("libgnutls.so.30"))
+            .expect("link");
         std::os::unix::fs::symlink(at("gone"), at("libssl.so.0")).expect("link");
         let twice = [
             dir.path().to_path_buf(),
@@ -110,7 +122,10 @@ mod tests {
         ];
         let mut found = pairs(&twice);
         found.sort();
-        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!(found.len(), 4, "{found:?}");
+        for name in ["libgnutls.so.30.34.3", "libssl3.so"] {
+            assert!(found.contains(&vec![at(name)]), "{found:?}");
+        }
         assert!(
             found
                 .iter()

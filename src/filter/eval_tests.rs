@@ -26,6 +26,7 @@ fn conn(local: &str, remote: &str) -> Conn {
             remote: remote.parse().unwrap(),
         },
         addr_source: None,
+        unseen: None,
         role: None,
         version: None,
         sni: None,

@@ -115,6 +115,7 @@ impl Filter {
             }),
             transport: Transport::Unknown,
             addr_source: None,
+            unseen: None,
             role: None,
             version: None,
             sni: None,

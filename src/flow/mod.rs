@@ -5,7 +5,7 @@ pub mod wait;
 
 use crate::bpf::ConnKey;
 use crate::event::{
-    AddrSource, Conn, Data, Dir, Event, GapCause, Kind, Lib, Proc, Role, Totals, Transport,
+    AddrSource, Conn, Data, Dir, Event, GapCause, Kind, Lib, Proc, Role, Totals, Transport, Unseen,
 };
 use crate::ring::{Raw, RawAddr, RawConn, RawData, RawEnd, RawTransport};
 use anyhow::Result;
@@ -25,6 +25,9 @@ pub trait Facts {
 
     /// The process of a new connection; `None` when it is not wanted.
     fn admit(&mut self, conn: &RawConn) -> Option<Rc<Proc>>;
+
+    /// Whether, and why, the beginning of a new connection may be missing.
+    fn unseen(&self, conn: &RawConn) -> Option<Unseen>;
 
     /// The process of a connection whose announcement was lost.
     fn guess(&mut self, pid: u32) -> Option<Rc<Proc>>;
@@ -186,8 +189,10 @@ impl ConnTable {
         let ts = self.clock.wall(raw.ts);
         let found = self.found.remove(&raw.conn);
         let found = found.map(|addr| (self.transport(&addr.transport), addr.addr_source));
+        let unseen = facts.unseen(raw);
         let live = self.open(raw.conn, raw.ts, process, facts.lib(raw.target));
         live.key = Some(raw.key);
+        live.conn.unseen = unseen;
         live.learn(raw, transport);
         if let Some((transport, source)) = found {
             live.carried_by(transport, source);
@@ -220,6 +225,7 @@ impl ConnTable {
                 lib,
                 transport: Transport::Unknown,
                 addr_source: None,
+                unseen: None,
                 role: None,
                 version: None,
                 sni: None,

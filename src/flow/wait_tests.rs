@@ -22,6 +22,8 @@ fn announced(conn: u64, tgid: u32, transport: RawTransport) -> Raw<'static> {
         own_pid: tgid,
         cgroup: 0,
         awaits_addr: transport == RawTransport::Unknown,
+        begun: true,
+        started: 0,
         transport,
         addr_source: AddrSource::Socket,
         role: 0,

@@ -35,6 +35,7 @@ pub fn conn() -> Conn {
             remote: "10.0.0.3:443".parse().unwrap(),
         },
         addr_source: None,
+        unseen: None,
         role: Some(Role::Client),
         version: None,
         sni: None,

@@ -228,6 +228,7 @@ fn unknown(packet: &Packet<'_>) -> Known {
         lib: unnamed(Flavor::OpenSsl),
         transport: Transport::Tcp { local, remote },
         addr_source: None,
+        unseen: None,
         role: None,
         version: None,
         sni: None,

@@ -165,6 +165,7 @@ impl File {
                     "dropped" => totals.dropped = count,
                     "dropped_bytes" => totals.dropped_bytes = count,
                     "truncated" => totals.truncated = count,
+                    "late" => totals.late = count,
                     _ => {}
                 }
             }

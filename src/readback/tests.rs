@@ -3,7 +3,7 @@
 use super::read;
 use crate::event::{
     AddrSource, Conn, Data, Dir, Event, Flavor, GapCause, Kind, Lib, Nanos, Proc, Role, Totals,
-    Transport,
+    Transport, Unseen,
 };
 use crate::sink::Sink;
 use crate::sink::pcapng::{Format, Framing, Options, PcapSink};
@@ -94,6 +94,7 @@ const TOTALS: Totals = Totals {
     dropped: 7,
     dropped_bytes: u64::MAX,
     truncated: 5,
+    late: 4,
 };
 
 fn write(events: &[Owned], format: Format, framing: Framing) -> Vec<u8> {
@@ -186,6 +187,7 @@ fn random_conn(id: u64, random: &mut Random) -> Conn {
         }),
         transport,
         addr_source: random.maybe(AddrSource::Socket),
+        unseen: random.maybe(Unseen::Late),
         role: random.one_of(&[None, Some(Role::Client), Some(Role::Server)]),
         version: random.maybe(0x0304),
         sni: random.maybe("api.example.com".to_owned()),

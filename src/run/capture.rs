@@ -22,7 +22,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -65,14 +65,13 @@ impl Pipeline {
             ..
         } = self;
         match ring::decode(record) {
-            Some(Raw::Hold { tgid, ticket }) => {
+            Some(Raw::Hold { tgid, ticket, ts }) => {
                 log::debug!("process {tgid} is held");
-                people.look_at(tgid);
-                people.bpf.release(tgid, ticket)
+                people.release(tgid, ticket, ts)
             }
-            Some(Raw::Exec { tgid }) => {
+            Some(Raw::Exec { tgid, ts }) => {
                 log::debug!("process {tgid} executes a program");
-                people.look_at(tgid);
+                people.look_at_running(tgid, ts);
                 Ok(())
             }
             Some(raw) => {
@@ -150,6 +149,7 @@ impl Pipeline {
             &self.table.totals,
             &self.people.bpf.counters(),
             self.outputs.shown(),
+            self.people.in_time.late,
         )
     }
 }
@@ -176,11 +176,7 @@ pub fn capture(config: Config) -> Result<Outcome> {
         cgroup: people::cgroup(&config.who)?.map(|group| (group.id, group.level)),
         pid_namespace: procfs::own_pid_namespace(),
         ring_bytes: config.ring_kib.saturating_mul(1024),
-        hold: if is_named {
-            Hold::Always
-        } else {
-            Hold::NewFiles
-        },
+        hold: Hold::of(is_named),
     })?;
     let mut watcher = watch();
     let mut child = config.command.as_ref().map(spawn).transpose()?;
@@ -214,7 +210,7 @@ pub fn capture(config: Config) -> Result<Outcome> {
     }));
     let reader = read_ring(&shared)?;
     if let Some(child) = &child {
-        shared.borrow_mut().people.bpf.will_start(child.pid());
+        shared.borrow_mut().people.will_start(child.pid());
     }
     if let Some(Err(error)) = child.as_mut().map(Child::release) {
         log::error!("{error}");
@@ -457,7 +453,7 @@ impl Capture<'_> {
         let Some(watcher) = self.watcher.as_deref_mut() else {
             return Ok(());
         };
-        let mut look = BTreeSet::new();
+        let mut look = BTreeMap::new();
         let mut executed = Vec::new();
         let mut lost = false;
         {
@@ -472,13 +468,14 @@ impl Capture<'_> {
                     ..
                 } => {
                     people.mapped(pid, path);
-                    let is_news = people.registry.is_news(FileId { dev, ino }, pid);
-                    if is_news && people.is_looked_at(pid) {
-                        look.insert(pid);
+                    let id = FileId { dev, ino };
+                    if people.registry.is_news(id, pid) && people.is_looked_at(pid) {
+                        let (_, files) = look.entry(pid).or_insert((time, Vec::new()));
+                        files.push((id, path.to_path_buf()));
                     }
                 }
                 Watch::Exec { pid, .. } => {
-                    people.executes(pid);
+                    people.executes(pid, time);
                     executed.push((pid, time));
                 }
                 Watch::Exit { pid } => {
@@ -508,8 +505,8 @@ impl Capture<'_> {
             log::warn!("too many processes at once: looking through all of them again");
             shared.people.look_around()?;
         }
-        for pid in look {
-            shared.people.look_at(pid);
+        for (pid, (since, files)) in look {
+            shared.people.look_at_mapped(pid, since, &files);
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ fn conn(id: u64) -> Conn {
         }),
         transport: Transport::Unknown,
         addr_source: None,
+        unseen: None,
         role: None,
         version: None,
         sni: None,

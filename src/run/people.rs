@@ -1,21 +1,23 @@
 //! Who is captured: processes, their targets, and what BPF is told about them.
 
 use crate::attach::{Found, Registry, Scope};
-use crate::bpf::{Bpf, ConnKey};
+use crate::bpf::{Bpf, ConnKey, Hold};
 use crate::config::{Group, Who};
 use crate::discovery::cgroup::{self, Cgroup};
 use crate::discovery::{FileId, ProcFs, system};
-use crate::event::{Flavor, Lib, Proc};
+use crate::event::{Flavor, Lib, Proc, Unseen};
 use crate::filter::Filter;
 use crate::filter::glob::glob_match;
-use crate::flow::Facts;
+use crate::flow::{Facts, clock};
 use crate::ring::RawConn;
+use crate::run::intime::InTime;
 use crate::run::unseen;
 use anyhow::{Context, Result, bail};
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Threads of a process whose receives are looked at from the start, at most.
 const MOST_THREADS: usize = 256;
@@ -79,6 +81,8 @@ pub struct People {
     /// unnamed: the whole machine.
     pub named: BTreeSet<u32>,
     is_named: bool,
+    /// How long processes wait for their probes at most.
+    hold: Hold,
     procs: HashMap<(u32, u32), Option<Rc<Proc>>>,
     muted: HashMap<u32, Vec<ConnKey>>,
     /// What processes that have started since the capture did execute: those that live shorter
@@ -88,6 +92,7 @@ pub struct People {
     containers: HashMap<u64, Option<String>>,
     /// Files that could not be attached are told once.
     told: BTreeSet<String>,
+    pub in_time: InTime,
 }
 
 impl People {
@@ -123,11 +128,13 @@ impl People {
             filter,
             named: named.unwrap_or_default(),
             is_named,
+            hold: Hold::of(is_named),
             procs: HashMap::new(),
             muted: HashMap::new(),
             exes: HashMap::new(),
             containers: HashMap::new(),
             told: BTreeSet::new(),
+            in_time: InTime::new(each),
         })
     }
 
@@ -197,19 +204,102 @@ impl People {
     /// Attaches what the process has mapped by now. Processes come and go; that one of them is
     /// gone is nothing to tell. Whether it has TLS functions.
     pub fn look_at(&mut self, pid: u32) -> bool {
+        self.attach(pid).is_some_and(|found| found.has_tls)
+    }
+
+    fn attach(&mut self, pid: u32) -> Option<Found> {
         if pid == std::process::id() {
-            return false;
+            return None;
         }
         match self.registry.look_at(&mut self.bpf, pid) {
             Ok(found) => {
                 self.tell(pid, &found);
-                found.has_tls
+                Some(found)
             }
             Err(error) => {
                 log::debug!("process {pid}: {error:#}");
-                false
+                None
             }
         }
+    }
+
+    /// The process waits with this ticket, since then (nanoseconds since boot), for what it has
+    /// mapped to be attached.
+    ///
+    /// # Errors
+    /// It cannot be let go.
+    pub fn release(&mut self, pid: u32, ticket: u64, since: u64) -> Result<()> {
+        let found = self.attach(pid);
+        self.bpf.release(pid, ticket)?;
+        let took = clock::since_boot().saturating_sub(since);
+        if u128::from(took) < self.hold.most().as_nanos() {
+            self.in_time.waited(pid, since);
+        } else if found.is_some_and(|found| !found.attached.is_empty()) {
+            self.came_late(pid, since);
+        }
+        Ok(())
+    }
+
+    /// The process runs a program since then, and does not wait for it to be attached. If it has a
+    /// dynamic linker, it will wait there.
+    pub fn look_at_running(&mut self, pid: u32, since: u64) {
+        let found = self.attach(pid);
+        if self.in_time.starts(pid, since) {
+            return;
+        }
+        let is_new = found.is_some_and(|found| !found.attached.is_empty());
+        let will_wait = self.bpf.features.sleepable && self.registry.has_linker(pid);
+        if is_new && !will_wait {
+            self.came_late(pid, since);
+        }
+    }
+
+    /// The process has mapped these files since then, of which the ring may have told before.
+    pub fn look_at_mapped(&mut self, pid: u32, since: u64, files: &[(FileId, PathBuf)]) {
+        let found = self.attach(pid);
+        let has_gone = found.is_none();
+        let found = found.unwrap_or_else(|| self.look_at_left(pid, files));
+        // Where processes can wait, this one does so now, or has told that it does not.
+        if !found.attached.is_empty() && (has_gone || !self.bpf.features.sleepable) {
+            self.came_late(pid, since);
+        }
+    }
+
+    /// The process has ended already. Who runs its files next shall miss nothing.
+    fn look_at_left(&mut self, pid: u32, files: &[(FileId, PathBuf)]) -> Found {
+        // The path may be one of another mount namespace.
+        let is_same = |id: FileId, path: &Path| {
+            path.metadata()
+                .is_ok_and(|meta| (meta.dev(), meta.ino()) == (id.dev, id.ino))
+        };
+        let left: Vec<PathBuf> = files
+            .iter()
+            .filter(|(id, path)| is_same(*id, path))
+            .map(|(_, path)| path.clone())
+            .collect();
+        let found = match self.is_named {
+            true => Found::default(),
+            false => self.registry.look_at_files(&mut self.bpf, pid, &left),
+        };
+        self.tell(pid, &found);
+        found
+    }
+
+    /// The command, whose program has its probes already.
+    pub fn will_start(&mut self, pid: u32) {
+        self.bpf.will_start(pid);
+        self.in_time.will_start(pid);
+    }
+
+    fn came_late(&mut self, pid: u32, since: u64) {
+        self.in_time.late += 1;
+        let took = Duration::from_nanos(clock::since_boot().saturating_sub(since));
+        let comm = self.procfs.comm(pid).ok().filter(|comm| !comm.is_empty());
+        let name = comm.or_else(|| self.exe(pid)).unwrap_or_default();
+        log::warn!(
+            "{name}[{pid}] ran for {} ms before its probes were in place: first bytes may be missing",
+            took.as_millis()
+        );
     }
 
     /// Attaches what the process, or any, will map.
@@ -230,8 +320,9 @@ impl People {
     }
 
     fn tell(&mut self, pid: u32, found: &Found) {
-        // What happens to a process that is ending is nothing to tell.
-        let failed = found.failed.iter().filter(|_| self.procfs.exists(pid));
+        self.in_time.probed(pid, &found.attached);
+        // What happens to a process that is ending is nothing to tell. It may be there as a zombie.
+        let failed = found.failed.iter().filter(|_| self.procfs.exe(pid).is_ok());
         for (path, reason) in failed {
             if self.told.insert(path.clone()) {
                 log::warn!("{path} (process {pid}) is not captured: {reason}");
@@ -255,7 +346,8 @@ impl People {
     }
 
     /// The process has begun another program, whose file it maps next.
-    pub fn executes(&mut self, pid: u32) {
+    pub fn executes(&mut self, pid: u32, time: u64) {
+        self.in_time.executes(pid, time);
         if self.is_looked_at(pid) {
             self.exes.insert(pid, None);
         }
@@ -292,6 +384,7 @@ impl People {
         self.registry.forget_process(pid);
         self.named.remove(&pid);
         self.exes.remove(&pid);
+        self.in_time.forget(pid);
     }
 
     /// The process has gone, or runs another program.
@@ -380,6 +473,10 @@ impl Facts for People {
         }
         self.procs.insert(key, process.clone());
         process
+    }
+
+    fn unseen(&self, conn: &RawConn) -> Option<Unseen> {
+        self.in_time.unseen(conn)
     }
 
     fn guess(&mut self, pid: u32) -> Option<Rc<Proc>> {

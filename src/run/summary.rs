@@ -53,13 +53,14 @@ fn name_of(command: &Command) -> String {
 }
 
 /// Losses that BPF counted are added to what the connections have shown.
-pub fn totals(seen: &Totals, counters: &Counters, shown: u64) -> Totals {
+pub fn totals(seen: &Totals, counters: &Counters, shown: u64, late: u64) -> Totals {
     Totals {
         captured: seen.captured,
         shown,
         dropped: counters.dropped_calls + counters.missed_calls,
         dropped_bytes: counters.dropped_bytes + counters.unreadable_bytes,
         truncated: seen.truncated,
+        late,
     }
 }
 
@@ -80,6 +81,14 @@ pub fn counts(totals: &Totals, counters: Option<&Counters>) -> String {
     ));
     if totals.truncated > 0 {
         lines.push(format!("{} truncated (-s)", events(totals.truncated)));
+    }
+    if totals.late > 0 {
+        lines.push(format!(
+            "{} program{} ran before {} probes were in place: first bytes may be missing",
+            totals.late,
+            if totals.late == 1 { "" } else { "s" },
+            if totals.late == 1 { "its" } else { "their" },
+        ));
     }
     if let Some(counters) = counters {
         if counters.missed_calls > 0 {

@@ -24,6 +24,7 @@
 //! | `conn.path` | string | bound path of a unix socket |
 //! | `conn.over` | number | id of the connection that carries this one (TLS in TLS) |
 //! | `conn.addr_source` | string | how the address is known: `socket`, `fd` or `record` |
+//! | `conn.unseen` | string | its beginning may be missing: `older` than the capture, or `late`, as the program ran before its probes were in place |
 //! | `conn.role` | string | `client` or `server`: the captured program's side |
 //! | `tls.lib` | string | implementation: `openssl`, `libressl`, `boringssl`, `go` |
 //! | `tls.lib_path` | string | file that holds its functions |
@@ -45,7 +46,8 @@
 //! | `cause` | string | of a gap: `dropped`, `unreadable`, `sendfile` |
 //!
 //! The line `stats` has numbers only: `captured`, `shown`, `dropped`, `dropped_bytes` and
-//! `truncated` count reads and writes (bytes in `dropped_bytes`). What is not known is left out,
+//! `truncated` count reads and writes (bytes in `dropped_bytes`), and `late`, where there were any,
+//! programs that ran before their probes were in place. What is not known is left out,
 //! never null.
 
 mod message;
@@ -54,7 +56,7 @@ use super::Sink;
 use super::calls::Calls;
 use super::escape::json_string;
 use super::output::Output;
-use crate::event::{AddrSource, Conn, Data, Dir, Event, Kind, Role, Totals, Transport};
+use crate::event::{AddrSource, Conn, Data, Dir, Event, Kind, Role, Totals, Transport, Unseen};
 use crate::proto::Message;
 use crate::time::rfc3339;
 use anyhow::Result;
@@ -93,6 +95,10 @@ the connection that carries this one.
 .TP
 \fBconn.addr_source\fR
 How the address is known: \fBsocket\fR, \fBfd\fR or \fBrecord\fR.
+.TP
+\fBconn.unseen\fR
+Where its beginning may be missing: \fBolder\fR than the capture, or \fBlate\fR, since the program
+ran before its probes were in place.
 .TP
 \fBconn.role\fR
 \fBclient\fR or \fBserver\fR: the captured program's side.
@@ -242,6 +248,9 @@ impl<W: Write> Sink for JsonSink<W> {
         object.number("dropped", totals.dropped);
         object.number("dropped_bytes", totals.dropped_bytes);
         object.number("truncated", totals.truncated);
+        if totals.late > 0 {
+            object.number("late", totals.late);
+        }
         object.end();
         self.output.buf().push(b'\n');
         self.output.flush()
@@ -302,6 +311,7 @@ fn connection(object: &mut Object<'_>, conn: &Conn) {
         inner.plain("remote", remote);
     }
     inner.optional_text("addr_source", conn.addr_source.map(AddrSource::name));
+    inner.optional_text("unseen", conn.unseen.map(Unseen::name));
     let role = conn.role.map(|role| match role {
         Role::Client => "client",
         Role::Server => "server",
@@ -493,6 +503,7 @@ mod tests {
                 remote: "[::ffff:93.184.216.34]:443".parse().unwrap(),
             },
             addr_source: Some(AddrSource::Socket),
+            unseen: Some(Unseen::Late),
             role: Some(Role::Client),
             version: Some(0x0304),
             sni: Some("example.com".into()),
@@ -517,6 +528,7 @@ mod tests {
             }),
             transport: Transport::Unknown,
             addr_source: None,
+            unseen: None,
             role: None,
             version: None,
             sni: None,
@@ -558,7 +570,7 @@ mod tests {
     const HEAD: &str = concat!(
         r#""proc":{"pid":4242,"tid":4243,"comm":"curl","exe":"/usr/bin/curl","uid":1000,"own_pid":7,"container":"0123456789ab"},"#,
         r#""conn":{"id":17,"transport":"tcp","local":"10.0.0.2:43210","#,
-        r#""remote":"93.184.216.34:443","addr_source":"socket","role":"client"},"#,
+        r#""remote":"93.184.216.34:443","addr_source":"socket","unseen":"late","role":"client"},"#,
         r#""tls":{"lib":"openssl","lib_path":"/usr/lib/libssl.so.3","#,
         r#""lib_version":"OpenSSL 3.0.17 1 Jul 2025","sni":"example.com","alpn":"h2","#,
         r#""version":"1.3"},"fn":"SSL_write""#,
@@ -777,13 +789,14 @@ mod tests {
             dropped: 2,
             dropped_bytes: 500,
             truncated: 3,
+            late: 1,
         };
         JsonSink::new(&mut out, false).finish(&totals).unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
             concat!(
                 r#"{"v":1,"type":"stats","captured":128,"shown":96,"dropped":2,"#,
-                r#""dropped_bytes":500,"truncated":3}"#,
+                r#""dropped_bytes":500,"truncated":3,"late":1}"#,
                 "\n"
             )
         );

@@ -10,7 +10,7 @@ use super::color::{self, Style};
 use super::hexdump::hexdump;
 use super::output::Output;
 use super::{Sink, endpoint, escape};
-use crate::event::{Conn, Data, Dir, Event, GapCause, Kind, Nanos, Role, Totals};
+use crate::event::{Conn, Data, Dir, Event, GapCause, Kind, Nanos, Role, Totals, Unseen};
 use crate::proto::Message;
 use crate::time::{Clock, TimeStyle};
 use anyhow::Result;
@@ -202,6 +202,17 @@ impl<W: Write> TextSink<W> {
         self.current = None;
     }
 
+    /// Of older connections one expects that their beginning is missing.
+    fn beginning(&mut self, event: &Event<'_>) {
+        if event.conn.unseen == Some(Unseen::Late) {
+            self.begin(event, Mark::Trouble);
+            let out = self.output.buf();
+            out.extend_from_slice(
+                b" first bytes may be missing (the program ran before its probes were in place)\n",
+            );
+        }
+    }
+
     /// Appends the line up to the mark. Returns whether it shows the direction.
     fn begin(&mut self, event: &Event<'_>, mark: Mark) -> bool {
         let protocol = event.conn.alpn.as_deref().filter(|alpn| !alpn.is_empty());
@@ -269,7 +280,10 @@ impl<W: Write> Sink for TextSink<W> {
                 len,
                 cause,
             } => self.gap(event, dir, off, len, cause),
-            Kind::Open => self.connection(event, "open"),
+            Kind::Open => {
+                self.connection(event, "open");
+                self.beginning(event);
+            }
             Kind::Shutdown => self.connection(event, "shutdown"),
             Kind::Close => {
                 self.calls.close(event.conn.id);
@@ -372,6 +386,9 @@ fn connection_details(out: &mut Vec<u8>, conn: &Conn) {
     out.push(b'\n');
     if let Some(source) = conn.addr_source {
         let _ = writeln!(out, "\taddress from {}", source.name());
+    }
+    if conn.unseen == Some(Unseen::Older) {
+        out.extend_from_slice(b"\tmay be older than the capture: first bytes may be missing\n");
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Conn {
     pub version: Option<String>,
     pub sni: Option<String>,
     pub alpn: Option<String>,
+    /// Why its beginning may be missing.
+    pub unseen: Option<String>,
     pub out: Half,
     pub input: Half,
     pub opened: bool,
@@ -107,6 +109,7 @@ impl Conn {
             (&mut self.version, &line["tls"]["version"]),
             (&mut self.sni, &line["tls"]["sni"]),
             (&mut self.alpn, &line["tls"]["alpn"]),
+            (&mut self.unseen, &line["conn"]["unseen"]),
         ];
         for (fact, told) in facts {
             if let Some(told) = told.as_str() {

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-pub use capture::{Capture, Conn};
+pub use capture::{Capture, Conn, Half};
 pub use oracle::{Checks, Truth};
 pub use place::{programs, tlssniff};
 pub use process::Running;

@@ -5,7 +5,7 @@
 //! printed. After the word `--` follows a sentence for people.
 
 use crate::event::{
-    AddrSource, Conn, Data, Dir, Event, Flavor, GapCause, Kind, Lib, Proc, Role, Transport,
+    AddrSource, Conn, Data, Dir, Event, Flavor, GapCause, Kind, Lib, Proc, Role, Transport, Unseen,
 };
 use std::fmt::Write;
 use std::rc::Rc;
@@ -192,6 +192,9 @@ pub fn conn(conn: &Conn) -> String {
     if let Some(source) = conn.addr_source {
         word(&mut out, "addr_source", source.name());
     }
+    if let Some(unseen) = conn.unseen {
+        word(&mut out, "unseen", unseen.name());
+    }
     out
 }
 
@@ -351,6 +354,7 @@ pub fn read_conn(text: &str, proc: &Rc<Proc>, lib: &Rc<Lib>) -> Option<Conn> {
         lib: Rc::clone(lib),
         transport: Transport::Unknown,
         addr_source: None,
+        unseen: None,
         role: None,
         version: None,
         sni: None,
@@ -372,6 +376,7 @@ pub fn read_conn(text: &str, proc: &Rc<Proc>, lib: &Rc<Lib>) -> Option<Conn> {
             "kind" => kind = Some(unescape(value)),
             "over" => over = Some(value.parse().ok()?),
             "addr_source" => conn.addr_source = Some(AddrSource::from_name(value)?),
+            "unseen" => conn.unseen = Some(Unseen::from_name(value)?),
             _ => {}
         }
     }
@@ -463,6 +468,7 @@ mod tests {
                 remote: "93.184.216.34:443".parse().unwrap(),
             },
             addr_source: Some(AddrSource::Fd),
+            unseen: None,
             role: Some(Role::Server),
             version: Some(0x0304),
             sni: Some(String::new()),
@@ -521,6 +527,7 @@ mod tests {
             role: None,
             version: None,
             addr_source: None,
+            unseen: None,
             ..sample()
         };
         assert_eq!(round_trip(&sent), sent);

@@ -158,10 +158,11 @@ impl Writer {
             dropped,
             dropped_bytes,
             truncated,
+            late,
         } = *totals;
         let comment = format!(
             "captured={captured} shown={shown} dropped={dropped} dropped_bytes={dropped_bytes} \
-             truncated={truncated}"
+             truncated={truncated} late={late}"
         );
         let counts = [captured.saturating_add(dropped), shown, dropped];
         let last = self.last;

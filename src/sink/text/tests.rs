@@ -27,6 +27,7 @@ fn conn() -> Conn {
             remote: "93.184.216.34:443".parse().unwrap(),
         },
         addr_source: Some(AddrSource::Socket),
+        unseen: None,
         role: Some(Role::Client),
         version: Some(0x0304),
         sni: Some("example.com".into()),
@@ -509,4 +510,31 @@ fn nothing_is_written_before_a_flush_unless_line_buffered() {
         drop(sink);
         assert_eq!(!out.is_empty(), want);
     }
+}
+
+#[test]
+fn a_connection_that_was_seen_too_late_is_trouble_and_an_older_one_a_detail() {
+    let late = Conn {
+        unseen: Some(Unseen::Late),
+        ..conn()
+    };
+    assert_eq!(
+        print(&late, Kind::Open),
+        "🔓 curl[4242] 10.0.0.2:43210 > 93.184.216.34:443 #17 tls ! first bytes may be missing (the \
+         program ran before its probes were in place)\n"
+    );
+    let older = Conn {
+        unseen: Some(Unseen::Older),
+        ..conn()
+    };
+    assert_eq!(print(&older, Kind::Open), "");
+    let verbose = TextOptions {
+        verbose: 1,
+        ..untimed()
+    };
+    let shown = print_all(verbose, &[event(&older, Kind::Open)]);
+    assert!(
+        shown.ends_with("\tmay be older than the capture: first bytes may be missing\n"),
+        "{shown}"
+    );
 }
