@@ -14,6 +14,7 @@ pub use crate::sink::pcapng::{Format as Kind, Framing};
 pub use crate::sink::rotate::Rotation as Rotate;
 use crate::sink::text::{Payload, TextOptions};
 use crate::time::TimeStyle;
+use crate::tui;
 use anyhow::{Context, Result};
 use nix::unistd::{Uid, User};
 use std::ffi::OsString;
@@ -43,6 +44,8 @@ pub struct Config {
     pub har: Option<PathBuf>,
     /// `--stats`
     pub stats: bool,
+    /// `--tui`
+    pub tui: Option<tui::Options>,
     /// `--redact`
     pub redact: Option<Names>,
     /// `-w`
@@ -185,6 +188,7 @@ impl Config {
         refuse_contradictions(&cli, around)?;
         Ok(Config {
             filter: filter(&cli)?,
+            tui: cli.tui.then(|| tui_options(&cli, around)),
             output: output(&cli, around),
             write: write(&cli),
             har: cli.har,
@@ -252,6 +256,15 @@ fn refuse_contradictions(cli: &Cli, around: &Surroundings) -> Result<()> {
         cli.filter_file.is_some(),
     ];
     let filters = filters.into_iter().filter(|&given| given).count();
+
+    let prints = cli.json
+        || cli.format.is_some()
+        || cli.output.is_some()
+        || cli.print
+        || cli.raw
+        || cli.hex > 0
+        || cli.hex_ascii > 0
+        || cli.stats;
 
     let rules = [
         (
@@ -322,6 +335,19 @@ fn refuse_contradictions(cli: &Cli, around: &Surroundings) -> Result<()> {
         (
             cli.rotate_command.is_some() && !rotates,
             "-z runs a program on each finished file; say with -C or -G when a new one begins",
+        ),
+        (
+            cli.tui && !around.stdout_is_terminal,
+            "--tui needs a terminal, which standard output is not; leave it out, or do not redirect",
+        ),
+        (
+            cli.tui && (prints || cli.list_targets),
+            "--tui has the terminal for itself: it does not go with -D, -o, -x, -X, --json, --format, \
+             --print, --raw and --stats; save with -w or --har what is to be kept",
+        ),
+        (
+            cli.history.is_some() && !cli.tui,
+            "--history is what --tui keeps; add --tui",
         ),
         (
             cli.json && cli.format == Some(cli::Format::Text),
@@ -409,7 +435,7 @@ fn output(cli: &Cli, around: &Surroundings) -> Output {
             true => Format::Json,
             false => Format::Text,
         },
-        print: cli.print || cli.write_file.is_none() && cli.har.is_none(),
+        print: !cli.tui && (cli.print || cli.write_file.is_none() && cli.har.is_none()),
         file: cli.output.clone(),
         line_buffered,
         raw: cli.raw || cli.hex > 0 || cli.hex_ascii > 0,
@@ -432,6 +458,34 @@ fn output(cli: &Cli, around: &Surroundings) -> Output {
             line_buffered,
         },
     }
+}
+
+fn tui_options(cli: &Cli, around: &Surroundings) -> tui::Options {
+    let text = output(cli, around).text;
+    let mut bounds = tui::Bounds::default();
+    if let Some(history) = cli.history {
+        let size = |number| usize::try_from(number).unwrap_or(usize::MAX);
+        bounds.exchanges = size(history.exchanges);
+        bounds.bytes = history.bytes.map_or(bounds.bytes, size);
+    }
+    tui::Options {
+        bounds,
+        color: text.color,
+        ascii: text.ascii || !has_utf8(around),
+    }
+}
+
+/// What the environment says of the terminal's characters (locale(7)).
+fn has_utf8(around: &Surroundings) -> bool {
+    let set = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .into_iter()
+        .filter_map(around.env)
+        .find(|value| !value.is_empty());
+    let name = set
+        .unwrap_or_default()
+        .to_string_lossy()
+        .to_ascii_lowercase();
+    name.contains("utf-8") || name.contains("utf8")
 }
 
 fn write(cli: &Cli) -> Option<Write> {

@@ -1,7 +1,7 @@
 //! The live capture: one loop over the ring, the watcher, signals and the command.
 
 use crate::bpf::{Bpf, Hold, Options};
-use crate::child::{Child, Status};
+use crate::child::{Child, Status, Stdio};
 use crate::config::{Command, Config};
 use crate::discovery::watch::{Watch, Watcher};
 use crate::discovery::{FileId, image, procfs};
@@ -14,7 +14,7 @@ use crate::run::Outcome;
 use crate::run::outputs::Outputs;
 use crate::run::people::{self, People};
 use crate::run::signals::{Request, Signals};
-use crate::run::summary;
+use crate::run::{list, say, summary};
 use anyhow::{Context, Error, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -29,6 +29,8 @@ use std::time::{Duration, Instant};
 const OLDEST_KERNEL: (u32, u32) = (5, 8);
 /// Records taken from the ring before anything else gets a look.
 const BATCH: usize = 8192;
+/// Likewise with a user interface, whose keys are to be answered within some milliseconds.
+const BATCH_WITH_KEYS: usize = 512;
 /// While records come, the ring is looked at this often, and nobody has to wake us.
 const BUSY_POLL: Duration = Duration::from_millis(2);
 /// After this long without a record we block until one wakes us.
@@ -39,6 +41,8 @@ const BUSY_FOR: Duration = Duration::from_millis(30);
 const IDLE_POLL: Duration = Duration::from_millis(100);
 /// By now a program has loaded what it was linked with, and a JVM its TLS.
 const EXPLAIN_AFTER: Duration = Duration::from_millis(500);
+/// How often the user interface is told what was lost.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// How often it is looked which calls that had begun before have returned.
 const WAITED_POLL: Duration = Duration::from_secs(1);
 /// Bytes of the watcher's records on one CPU that are worth a wakeup: a quarter of what it holds.
@@ -164,7 +168,11 @@ pub fn capture(config: Config) -> Result<Outcome> {
     privilege::raise_memlock_limit();
     let mut signals = Signals::new()?;
     // Before the capture begins, so that a name that cannot be written costs nothing.
-    let outputs = Outputs::new(&config)?;
+    let scan = config
+        .tui
+        .is_some()
+        .then(|| list::scanner(config.who.clone()));
+    let outputs = Outputs::new(&config, scan)?;
     let is_named = config.command.is_some() || !config.who.pids.is_empty();
     let bpf = Bpf::load(&Options {
         snaplen: config.snaplen,
@@ -182,7 +190,12 @@ pub fn capture(config: Config) -> Result<Outcome> {
         },
     })?;
     let mut watcher = watch();
-    let mut child = config.command.as_ref().map(spawn).transpose()?;
+    let stdio = match config.tui {
+        Some(_) => Stdio::WithoutTerminal,
+        None => Stdio::Ours,
+    };
+    let command = config.command.as_ref();
+    let mut child = command.map(|command| spawn(command, stdio)).transpose()?;
     let named = match &child {
         Some(child) => Some(BTreeSet::from([child.pid()])),
         None if config.who.pids.is_empty() => None,
@@ -217,6 +230,13 @@ pub fn capture(config: Config) -> Result<Outcome> {
         log::error!("{error}");
         return Ok(Outcome::Code(u8::try_from(error.exit_code()).unwrap_or(1)));
     }
+    let batch = match &mut shared.borrow_mut().outputs.tui {
+        Some(tui) => {
+            tui.open()?;
+            BATCH_WITH_KEYS
+        }
+        None => BATCH,
+    };
     let mut capture = Capture {
         shared,
         reader,
@@ -229,6 +249,8 @@ pub fn capture(config: Config) -> Result<Outcome> {
         status: None,
         leaving: BTreeSet::new(),
         waited_at: Instant::now(),
+        batch,
+        counted_at: Instant::now(),
     };
     let result = capture.run();
     let status = capture.finish(result)?;
@@ -250,8 +272,8 @@ fn watch() -> Option<Watcher> {
         .ok()
 }
 
-fn spawn(command: &Command) -> Result<Child> {
-    Child::spawn(&command.argv, command.run_as.as_ref())
+fn spawn(command: &Command, stdio: Stdio) -> Result<Child> {
+    Child::spawn(&command.argv, command.run_as.as_ref(), stdio)
 }
 
 /// What the command will map first is attached before it runs; what its dynamic linker adds is
@@ -304,6 +326,10 @@ struct Capture<'a> {
     leaving: BTreeSet<u32>,
     /// When it was last seen who still waits in a call that had begun before.
     waited_at: Instant,
+    /// Records taken before anything else gets a look.
+    batch: usize,
+    /// When the user interface was last told what was lost.
+    counted_at: Instant,
 }
 
 impl Capture<'_> {
@@ -311,14 +337,14 @@ impl Capture<'_> {
         let mut last_record = Instant::now();
         let mut clean = true;
         loop {
-            let taken = self.take(BATCH)?;
+            let taken = self.take(self.batch)?;
             if self.shared.borrow().outputs.is_full() || self.is_over()? {
                 return Ok(());
             }
             if taken > 0 {
                 last_record = Instant::now();
                 clean = false;
-                if taken >= BATCH {
+                if taken >= self.batch {
                     self.turn(Duration::ZERO)?;
                     continue;
                 }
@@ -334,7 +360,7 @@ impl Capture<'_> {
             }
             self.shared.borrow_mut().people.bpf.will_sleep();
             // A record may have come before the flag was seen.
-            if self.take(BATCH)? > 0 {
+            if self.take(self.batch)? > 0 {
                 last_record = Instant::now();
                 clean = false;
                 continue;
@@ -378,6 +404,9 @@ impl Capture<'_> {
             Some(deadline) => timeout.min(deadline.saturating_duration_since(Instant::now())),
             None => timeout,
         };
+        let shared = self.shared.borrow();
+        let tui = shared.outputs.tui.as_ref();
+        let timeout = tui.map_or(timeout, |tui| timeout.min(tui.timeout()));
         let timeout = PollTimeout::try_from(timeout.as_millis()).unwrap_or(PollTimeout::ZERO);
         let ready = {
             let mut fds = vec![PollFd::new(self.reader.fd(), PollFlags::POLLIN)];
@@ -388,14 +417,19 @@ impl Capture<'_> {
             if let Some(watcher) = &self.watcher {
                 fds.extend(watcher.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
             }
+            if let Some(tui) = tui {
+                fds.extend(tui.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+            }
             poll(&mut fds, timeout)
         };
+        drop(shared);
         match ready {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error).context("wait for events"),
         }
         self.drop_waited();
         self.see_signals()?;
+        self.see_keys()?;
         self.see_news()
     }
 
@@ -415,14 +449,39 @@ impl Capture<'_> {
             match request {
                 Request::Counts => {
                     let shared = self.shared.borrow();
-                    eprintln!(
-                        "{}",
-                        summary::counts(&shared.totals(), Some(&shared.people.bpf.counters()))
-                    );
+                    let counters = shared.people.bpf.counters();
+                    say(&summary::counts(&shared.totals(), Some(&counters)));
                 }
                 Request::Flush => self.shared.borrow_mut().outputs.flush()?,
                 Request::Stop(signal) => self.stop(signal),
             }
+        }
+        Ok(())
+    }
+
+    /// What the user wants of the user interface, and what it shows of the capture.
+    fn see_keys(&mut self) -> Result<()> {
+        let mut shared = self.shared.borrow_mut();
+        if shared.outputs.tui.is_none() {
+            return Ok(());
+        }
+        let is_due = self.counted_at.elapsed() >= COUNT_EVERY;
+        let totals = is_due.then(|| shared.totals());
+        let Some(tui) = &mut shared.outputs.tui else {
+            return Ok(());
+        };
+        if let Some(totals) = totals {
+            self.counted_at = Instant::now();
+            tui.set_totals(&totals);
+        }
+        tui.turn(false)?;
+        let quits = tui.quits();
+        if quits && self.stopped_by.is_none() && self.child.is_some() {
+            tui.tell("waiting for the command to end; q does not wait");
+        }
+        drop(shared);
+        if quits {
+            self.stop(Signal::SIGTERM);
         }
         Ok(())
     }
@@ -525,6 +584,12 @@ impl Capture<'_> {
     /// Takes the probes out, tells what is left in the ring, and ends the outputs.
     fn finish(&mut self, result: Result<()>) -> Result<Option<Status>> {
         let full = self.shared.borrow().outputs.is_full();
+        if let Some(tui) = &mut self.shared.borrow_mut().outputs.tui
+            && (result.is_err() || self.stopped_by.is_some())
+        {
+            // Nobody is to look at what there is: the shell has its screen back at once.
+            tui.end();
+        }
         let result = match result {
             Ok(()) if !full => self.see_news(),
             other => other,

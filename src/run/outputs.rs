@@ -14,6 +14,7 @@ use crate::sink::rotate::{self, FileLimitReached, NameAt};
 use crate::sink::stats::StatsSink;
 use crate::sink::text::TextSink;
 use crate::time;
+use crate::tui::{Scan, Tui};
 use anyhow::{Context, Result};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -30,6 +31,8 @@ pub struct Outputs {
     calls: Vec<Box<dyn Sink>>,
     /// These take messages, where there are any.
     messages: Vec<Box<dyn Sink>>,
+    /// The user interface, which takes both, and looks itself at what passes.
+    pub tui: Option<Box<Tui>>,
     conversations: Conversations,
     /// What waits for those that take reads and writes, where the filter looks at more than each.
     exchanges: Option<Exchanges>,
@@ -58,9 +61,11 @@ impl std::fmt::Debug for Outputs {
 }
 
 impl Outputs {
+    /// `scan` lists processes for the user interface.
+    ///
     /// # Errors
-    /// A file cannot be created.
-    pub fn new(config: &Config) -> Result<Outputs> {
+    /// A file cannot be created, or there is no terminal.
+    pub fn new(config: &Config, scan: Option<Scan>) -> Result<Outputs> {
         let mut calls: Vec<Box<dyn Sink>> = Vec::new();
         let mut messages: Vec<Box<dyn Sink>> = Vec::new();
         if let Some(write) = &config.write {
@@ -85,7 +90,12 @@ impl Outputs {
             messages.push(Box::new(StatsSink::new(io::stderr())));
         }
         let filter = config.filter.as_ref();
+        let tui = match config.tui {
+            Some(options) => Some(Box::new(Tui::new(options, filter.cloned(), scan)?)),
+            None => None,
+        };
         let looks_at_bodies = config.har.is_some()
+            || tui.is_some()
             || config.output.shows_bodies()
             || filter.is_some_and(Filter::needs_bodies);
         let limits = if looks_at_bodies {
@@ -103,6 +113,7 @@ impl Outputs {
             redactor: redactor.map(Box::new),
             calls,
             messages,
+            tui,
             conversations: Conversations::new(limits),
             passing: Passing {
                 filter: config.filter.clone(),
@@ -132,22 +143,30 @@ impl Outputs {
     /// Hands on what may be seen.
     fn pass(&mut self, event: &Event<'_>) -> Result<()> {
         self.last = event.ts;
+        if let Some(tui) = &mut self.tui {
+            tui.saw(event)?;
+        }
         if self.exchanges.is_some() {
             return self.exchange(event);
         }
         if !self.calls.is_empty() {
             self.passing.event(&mut self.calls, event)?;
         }
-        if self.messages.is_empty() {
+        if self.messages.is_empty() && self.tui.is_none() {
             return Ok(());
         }
         let Outputs {
-            messages, passing, ..
+            messages,
+            passing,
+            tui,
+            ..
         } = self;
         // What is counted and limited is what is written, where something is.
         let is_counted = self.calls.is_empty();
-        self.conversations
-            .event(event, &mut |item| passing.item(messages, item, is_counted))
+        self.conversations.event(event, &mut |item| {
+            show(tui, &item);
+            passing.item(messages, item, is_counted)
+        })
     }
 
     /// An event, where it depends on others whether it is written.
@@ -158,10 +177,12 @@ impl Outputs {
             conversations,
             exchanges,
             passing,
+            tui,
             ..
         } = self;
         let mut passes = passing.decides(event);
         conversations.event(event, &mut |item| {
+            show(tui, &item);
             passes |= passing.is_decided_by(&item);
             passing.item(messages, item, false)
         })?;
@@ -197,10 +218,14 @@ impl Outputs {
         let mut result = Ok(());
         if !self.passing.full {
             let Outputs {
-                messages, passing, ..
+                messages,
+                passing,
+                tui,
+                ..
             } = self;
             let mut passing_conns = Vec::new();
             result = self.conversations.finish(self.last, &mut |item| {
+                show(tui, &item);
                 let (Item::Message(conn, _) | Item::Event(&Event { conn, .. })) = item;
                 if passing.is_decided_by(&item) {
                     passing_conns.push(conn.id);
@@ -214,9 +239,19 @@ impl Outputs {
                 );
             }
         }
-        self.sinks()
+        let result = self
+            .sinks()
             .map(|sink| sink.finish(totals))
-            .fold(result, Result::and)
+            .fold(result, Result::and);
+        // All is written by now, and what was captured is looked at for as long as the user likes.
+        match &mut self.tui {
+            Some(tui) if result.is_ok() => tui.finish(totals),
+            Some(tui) => {
+                tui.close();
+                result
+            }
+            None => result,
+        }
     }
 }
 
@@ -313,6 +348,12 @@ impl Passing {
         let passes = |filter: &Filter| filter.matches_message(conn, message);
         self.direction.is_none_or(|dir| dir == message.dir)
             && self.filter.as_ref().is_none_or(passes)
+    }
+}
+
+fn show(tui: &mut Option<Box<Tui>>, item: &Item<'_>) {
+    if let Some(tui) = tui {
+        tui.item(item);
     }
 }
 
