@@ -464,9 +464,10 @@ fn tui_options(cli: &Cli, around: &Surroundings) -> tui::Options {
     let text = output(cli, around).text;
     let mut bounds = tui::Bounds::default();
     if let Some(history) = cli.history {
-        let size = |number| usize::try_from(number).unwrap_or(usize::MAX);
-        bounds.exchanges = size(history.exchanges);
-        bounds.bytes = history.bytes.map_or(bounds.bytes, size);
+        bounds.exchanges = usize::try_from(history.exchanges).unwrap_or(usize::MAX);
+        if let Some(bytes) = history.bytes {
+            bounds.bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        }
     }
     tui::Options {
         bounds,

@@ -5,6 +5,7 @@ mod exchanges;
 mod list;
 mod outputs;
 mod people;
+mod pipeline;
 mod signals;
 mod summary;
 mod unseen;

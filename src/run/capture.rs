@@ -5,17 +5,17 @@ use crate::child::{Child, Status, Stdio};
 use crate::config::{Command, Config};
 use crate::discovery::watch::{Watch, Watcher};
 use crate::discovery::{FileId, image, procfs};
-use crate::event::Totals;
 use crate::flow::wait::Waiting;
 use crate::flow::{ConnTable, Facts, clock};
 use crate::privilege;
-use crate::ring::{self, Raw, Reader};
+use crate::ring::Reader;
 use crate::run::Outcome;
 use crate::run::outputs::Outputs;
+use crate::run::pipeline::Pipeline;
 use crate::run::people::{self, People};
 use crate::run::signals::{Request, Signals};
 use crate::run::{list, say, summary};
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
@@ -47,115 +47,6 @@ const COUNT_EVERY: Duration = Duration::from_secs(1);
 const WAITED_POLL: Duration = Duration::from_secs(1);
 /// Bytes of the watcher's records on one CPU that are worth a wakeup: a quarter of what it holds.
 const WATCH_WAKEUP: u32 = 16 << 10;
-
-/// What the ring's callback works on.
-struct Pipeline {
-    table: ConnTable,
-    people: People,
-    outputs: Outputs,
-    waiting: Waiting,
-    /// The first error of a sink; the ring's callback cannot return it.
-    error: Option<Error>,
-}
-
-impl Pipeline {
-    fn record(&mut self, record: &[u8]) -> Result<()> {
-        let Pipeline {
-            table,
-            people,
-            outputs,
-            waiting,
-            ..
-        } = self;
-        match ring::decode(record) {
-            Some(Raw::Hold { tgid, ticket }) => {
-                log::debug!("process {tgid} is held");
-                people.look_at(tgid);
-                people.bpf.release(tgid, ticket)
-            }
-            Some(Raw::Exec { tgid }) => {
-                log::debug!("process {tgid} executes a program");
-                people.look_at(tgid);
-                Ok(())
-            }
-            Some(raw) => {
-                if let Raw::Conn(conn) = &raw
-                    && waiting.awaits(conn.conn)
-                    && let Some(address) = conn.address()
-                {
-                    table.found_address(address);
-                }
-                if !waiting.takes(record, &raw, Instant::now) {
-                    table.record(raw, people, &mut |event| outputs.event(event))?;
-                }
-                self.tell_waiting()
-            }
-            None => {
-                log::debug!("a record of {} bytes that makes no sense", record.len());
-                Ok(())
-            }
-        }
-    }
-
-    /// Tells what need not wait any longer.
-    fn tell_waiting(&mut self) -> Result<()> {
-        while !self.waiting.is_empty()
-            && let Some(record) = self.waiting.next(Instant::now())
-        {
-            self.tell(&record)?;
-        }
-        Ok(())
-    }
-
-    /// Tells all that waits.
-    fn tell_all(&mut self) -> Result<()> {
-        while let Some(record) = self.waiting.pop() {
-            self.tell(&record)?;
-        }
-        Ok(())
-    }
-
-    fn tell(&mut self, record: &[u8]) -> Result<()> {
-        let Pipeline {
-            table,
-            people,
-            outputs,
-            ..
-        } = self;
-        match ring::decode(record) {
-            Some(raw) => table.record(raw, people, &mut |event| outputs.event(event)),
-            None => Ok(()),
-        }
-    }
-
-    /// What the process ran until this time (since boot) is no more.
-    fn program_ended(&mut self, pid: u32, until: u64) -> Result<()> {
-        if self.waiting.has_of(pid) {
-            self.tell_all()?;
-        }
-        self.waiting.forget_process(pid);
-        let Pipeline {
-            table,
-            people,
-            outputs,
-            ..
-        } = self;
-        let gone = table.program_ended(pid, until, people, &mut |event| outputs.event(event))?;
-        for key in gone {
-            people.bpf.forget_conn(&key);
-        }
-        people.forget_program(pid);
-        Ok(())
-    }
-
-    fn totals(&self) -> Totals {
-        summary::totals(
-            &self.table.totals,
-            &self.people.bpf.counters(),
-            self.outputs.shown(),
-        )
-    }
-}
 
 /// Runs until it is told to stop, the command has ended, or all named processes have.
 ///

@@ -368,7 +368,10 @@ fn connection(exchange: &Exchange) -> Vec<Line> {
     out
 }
 
-fn timing(exchange: &Exchange, add: &mut dyn FnMut(&str, Option<String>, Option<String>)) {
+/// Takes a name, its value, and what would filter for it.
+type Add<'a> = dyn FnMut(&str, Option<String>, Option<String>) + 'a;
+
+fn timing(exchange: &Exchange, add: &mut Add<'_>) {
     if let Some(message) = exchange.best() {
         let name = message.protocol.name();
         add(

@@ -40,6 +40,25 @@ pub enum Change {
     None,
 }
 
+/// By what a response is recognised as that of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Key {
+    /// Connection and stream.
+    Stream(u64, u32),
+    /// The address of the request's subject, which is kept with the request, so that it means no
+    /// other.
+    Subject(*const Subject),
+}
+
+impl Key {
+    fn new(conn: &Conn, message: &Message, subject: &Rc<Subject>) -> Key {
+        match message.stream {
+            Some(stream) => Key::Stream(conn.id, stream),
+            None => Key::Subject(Rc::as_ptr(subject)),
+        }
+    }
+}
+
 /// The exchanges by their number, counted from 1, and which of them are shown.
 #[derive(Debug)]
 pub struct History {
@@ -50,9 +69,8 @@ pub struct History {
     bytes: usize,
     /// Left out because there were too many.
     pub left_out: u64,
-    /// Of requests without a response: the number, by the address of the subject. The subject is
-    /// kept with the request, so that its address means no other.
-    open: HashMap<*const Subject, u64>,
+    /// Of requests without a response: the number.
+    open: HashMap<Key, u64>,
     /// Of connections of no known protocol: the row that their bytes go into.
     raw: HashMap<u64, u64>,
     /// Numbers of those that pass the filter, in order.
@@ -61,7 +79,7 @@ pub struct History {
     only_marked: bool,
     /// Others are not kept at all: the filter of the command line.
     kept: Option<Filter>,
-    pending: HashMap<*const Subject, Exchange>,
+    pending: HashMap<Key, Exchange>,
     /// The filter has yet to be asked about those from here up to there.
     undecided: std::ops::Range<u64>,
 }
@@ -131,8 +149,8 @@ impl History {
             Part::Response => message
                 .asked
                 .as_ref()
-                .map(|asked| Rc::as_ptr(&asked.subject)),
-            Part::Request | Part::Unanswered => Some(Rc::as_ptr(&message.subject)),
+                .map(|asked| Key::new(conn, message, &asked.subject)),
+            Part::Request | Part::Unanswered => Some(Key::new(conn, message, &message.subject)),
             Part::Single => None,
         };
         match (message.part, key) {
@@ -161,7 +179,7 @@ impl History {
     }
 
     /// An exchange whose end is recognised by the address of its request's subject.
-    fn push_open(&mut self, exchange: Exchange, key: Option<*const Subject>) -> Change {
+    fn push_open(&mut self, exchange: Exchange, key: Option<Key>) -> Change {
         let change = self.push(exchange);
         if let (Change::New(number), Some(key)) = (change, key) {
             self.open.insert(key, number);
@@ -170,13 +188,7 @@ impl History {
     }
 
     /// The end of a request, or what comes before it.
-    fn ends_by(
-        &mut self,
-        key: *const Subject,
-        conn: &Rc<Conn>,
-        message: &Message,
-        stage: Stage,
-    ) -> Change {
+    fn ends_by(&mut self, key: Key, conn: &Rc<Conn>, message: &Message, stage: Stage) -> Change {
         let complete = |row: &mut Exchange| {
             row.stage = stage;
             row.response = Some(message.clone());
@@ -280,7 +292,10 @@ impl History {
         self.first += 1;
         self.bytes = self.bytes.saturating_sub(row.weight());
         if let Some(request) = &row.request {
-            self.open.remove(&Rc::as_ptr(&request.subject));
+            let key = Key::new(&row.conn, request, &request.subject);
+            if self.open.get(&key) == Some(&number) {
+                self.open.remove(&key);
+            }
         }
         if row.is_bytes() && self.raw.get(&row.conn.id) == Some(&number) {
             self.raw.remove(&row.conn.id);

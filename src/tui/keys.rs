@@ -43,6 +43,12 @@ pub fn press(state: &mut State, key: KeyEvent) -> Wish {
     if key.kind == KeyEventKind::Release {
         return Wish::Nothing;
     }
+    // Two keys in quick succession, which look like one with Alt.
+    if key.modifiers.contains(KeyModifiers::ALT) {
+        press(state, KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
+        let modifiers = key.modifiers - KeyModifiers::ALT;
+        return press(state, KeyEvent::new(key.code, modifiers));
+    }
     state.notice = None;
     let ctrl = key.modifiers.contains(KeyModifiers::CONTROL);
     match key.code {

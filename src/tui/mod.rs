@@ -5,6 +5,7 @@
 //! elsewhere: a filter is asked a few milliseconds at a time, pictures are written and processes
 //! looked up by other threads.
 
+mod asking;
 mod conns;
 mod details;
 mod exchange;

@@ -1,5 +1,6 @@
 //! In which order the list shows the exchanges.
 
+use super::exchange::Exchange;
 use super::history::History;
 use super::row::{self, Column};
 
@@ -63,13 +64,13 @@ impl Order {
             None => {}
             // The slowest and largest are what is looked for.
             Some(Column::Latency) => self.sorted.sort_by_cached_key(|number| {
-                std::cmp::Reverse(of(number).and_then(|row| row.latency()))
+                std::cmp::Reverse(of(number).and_then(Exchange::latency))
             }),
             Some(Column::Size) => self
                 .sorted
-                .sort_by_cached_key(|number| std::cmp::Reverse(of(number).map(|row| row.size()))),
+                .sort_by_cached_key(|number| std::cmp::Reverse(of(number).map(Exchange::size))),
             Some(Column::Status) => self.sorted.sort_by_cached_key(|number| {
-                std::cmp::Reverse(of(number).and_then(|row| row.status()))
+                std::cmp::Reverse(of(number).and_then(Exchange::status))
             }),
             Some(column) => self
                 .sorted

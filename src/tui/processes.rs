@@ -12,12 +12,15 @@ pub type Scan = Box<dyn FnMut() -> Result<Vec<Row>> + Send>;
 /// From the end of a look to the next.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// Of the thread: where wishes go, and where lists come from.
+type Ends = (Sender<()>, Receiver<Result<Vec<Row>>>);
+
 /// The list, as it was when it was last looked up.
 #[allow(missing_debug_implementations)] // closures
 pub struct Processes {
     /// Until the thread has it.
     scan: Option<Scan>,
-    thread: Option<(Sender<()>, Receiver<Result<Vec<Row>>>)>,
+    thread: Option<Ends>,
     is_looking: bool,
     looked: Option<Instant>,
     pub rows: Vec<Row>,
@@ -71,8 +74,6 @@ impl Processes {
         true
     }
 }
-
-type Ends = (Sender<()>, Receiver<Result<Vec<Row>>>);
 
 fn start(mut scan: Scan) -> Option<Ends> {
     let (wish, wishes) = channel::<()>();

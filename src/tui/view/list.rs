@@ -22,7 +22,17 @@ fn columns(width: u16) -> Vec<(Column, u16)> {
             (Size, 5),
             (Latency, 6),
         ],
-        100..=159 => vec![
+        100..=129 => vec![
+            (Time, 12),
+            (Process, 16),
+            (Method, 7),
+            (Url, 0),
+            (Status, 4),
+            (Type, 9),
+            (Size, 6),
+            (Latency, 6),
+        ],
+        130..=159 => vec![
             (Time, 12),
             (Process, 16),
             (Method, 7),

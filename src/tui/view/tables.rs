@@ -1,7 +1,7 @@
 //! The views of connections, processes and the summary.
 
 use super::{Pen, below};
-use crate::discovery::listing::Status;
+use crate::discovery::listing::{Row, Status};
 use crate::tui::row::time_of_day;
 use crate::tui::state::{State, View};
 use crate::tui::summary::SECONDS;
@@ -11,13 +11,16 @@ use ratatui_core::layout::Rect;
 /// A column: its title, its width (0: what is left, for the last one), and whether numbers stand in it.
 type Column = (&'static str, u16, bool);
 
+/// What stands in the columns of a row.
+type Cells = Vec<(String, Look)>;
+
 /// Draws titles and rows.
 fn table(
     pen: &mut Pen<'_>,
     area: Rect,
     columns: &[Column],
     state: &mut State,
-    row: &dyn Fn(&State, usize) -> Vec<(String, Look)>,
+    row: &dyn Fn(&State, usize) -> Cells,
 ) {
     let view = state.view;
     let rows = below(area, 1);
@@ -30,7 +33,7 @@ fn table(
     cursor.fit(len, height);
     let cursor = *cursor;
     if area.height > 0 {
-        let titles: Vec<(String, Look)> = columns
+        let titles: Cells = columns
             .iter()
             .map(|(title, ..)| ((*title).to_owned(), Look::Bold))
             .collect();
@@ -145,54 +148,53 @@ pub fn processes(pen: &mut Pen<'_>, area: Rect, state: &mut State) {
         ("STATUS", 10, false),
         ("VERSION, OR WHY NOT", 0, false),
     ];
-    table(pen, area, columns, state, &|state, at| {
-        let listed = state.processes.rows.get(at);
-        let pid = match listed {
-            Some(row) => row.pid,
-            None => state.conns.procs().keys().nth(at).copied().unwrap_or(0),
-        };
-        let seen = state.conns.procs().get(&pid);
-        let comm = match (listed, seen) {
-            (Some(row), _) => row.command.as_str(),
-            (None, Some(seen)) => seen.comm.as_str(),
-            (None, None) => "",
-        };
-        let number = |number: Option<u64>| match number {
-            Some(number) if number > 0 => (size(number), Look::Plain),
-            _ => (String::new(), Look::Plain),
-        };
-        let mut cells = vec![
-            (pid.to_string(), Look::Bold),
-            (harmless(comm.as_bytes()), Look::Plain),
-            number(seen.map(|seen| seen.exchanges)),
-            number(seen.map(|seen| seen.bytes)),
-        ];
-        let Some(row) = listed else { return cells };
-        let look = match row.status {
-            Status::Attachable => Look::Good,
-            Status::Partly => Look::Warning,
-            Status::Dark => Look::Bad,
-        };
-        let words = [&row.version, &row.reason, &row.remedy, &row.path];
-        let words: Vec<&str> = words.into_iter().flatten().map(String::as_str).collect();
-        let library = row.library.as_deref().unwrap_or("-");
-        cells.push((harmless(library.as_bytes()), Look::Plain));
-        cells.push((row.status.name().to_owned(), look));
-        cells.push((harmless(words.join("; ").as_bytes()), Look::Plain));
-        cells
+    let rows: Vec<Cells> = {
+        let listed = state.listed();
+        let cells = listed.iter().map(|(pid, row)| process(state, *pid, *row));
+        cells.collect()
+    };
+    table(pen, area, columns, state, &|_, at| {
+        rows.get(at).cloned().unwrap_or_default()
     });
     let notice = match (&state.processes.error, state.processes.is_first()) {
         (Some(error), _) => harmless(error.as_bytes()),
         (None, true) => "Looking at all processes".to_owned(),
         (None, false) => return,
     };
-    pen.text(
-        area.x + 1,
-        area.y + area.height / 2,
-        area.right(),
-        &notice,
-        pen.style(Look::Dim),
-    );
+    let y = area.y + area.height / 2;
+    pen.text(area.x + 1, y, area.right(), &notice, pen.style(Look::Dim));
+}
+
+fn process(state: &State, pid: u32, row: Option<&Row>) -> Cells {
+    let seen = state.conns.procs().get(&pid);
+    let comm = match (row, seen) {
+        (Some(row), _) => row.command.as_str(),
+        (None, Some(seen)) => seen.comm.as_str(),
+        (None, None) => "",
+    };
+    let number = |number: Option<u64>| match number {
+        Some(number) if number > 0 => (size(number), Look::Plain),
+        _ => (String::new(), Look::Plain),
+    };
+    let mut cells = vec![
+        (pid.to_string(), Look::Bold),
+        (harmless(comm.as_bytes()), Look::Plain),
+        number(seen.map(|seen| seen.exchanges)),
+        number(seen.map(|seen| seen.bytes)),
+    ];
+    let Some(row) = row else { return cells };
+    let look = match row.status {
+        Status::Attachable => Look::Good,
+        Status::Partly => Look::Warning,
+        Status::Dark => Look::Bad,
+    };
+    let words = [&row.version, &row.reason, &row.remedy, &row.path];
+    let words: Vec<&str> = words.into_iter().flatten().map(String::as_str).collect();
+    let library = row.library.as_deref().unwrap_or("-");
+    cells.push((harmless(library.as_bytes()), Look::Plain));
+    cells.push((row.status.name().to_owned(), look));
+    cells.push((harmless(words.join("; ").as_bytes()), Look::Plain));
+    cells
 }
 
 /// Counts and times since the start.
@@ -232,7 +234,7 @@ pub fn summary(pen: &mut Pen<'_>, area: Rect, state: &mut State) {
     let ascii = pen.ascii;
     let is_wide = columns.len() == 7;
     // Sorting them for each row would be too much.
-    let rows: Vec<Vec<(String, Look)>> = {
+    let rows: Vec<Cells> = {
         let rows = state.summary.rows();
         rows.iter()
             .map(|(host, status, row)| {
