@@ -410,7 +410,10 @@ fn timing(exchange: &Exchange, add: &mut Add<'_>) {
     add(
         "took",
         latency.map(duration),
-        latency.map(|nanos| at_least("time", nanos)),
+        // Bytes of no known protocol have no such field.
+        latency
+            .filter(|_| response.is_some())
+            .map(|nanos| at_least("time", nanos)),
     );
     let bytes = |message: &Option<Message>| message.as_ref().map(|message| message.body.size);
     for (name, field, bytes) in [

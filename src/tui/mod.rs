@@ -23,6 +23,9 @@ mod terminal;
 mod text;
 mod view;
 
+#[cfg(test)]
+mod testing;
+
 pub use history::Bounds;
 pub use processes::Scan;
 

@@ -216,6 +216,7 @@ pub fn filters(exchange: &Exchange) -> Vec<String> {
             .map(|(_, remote)| format!("ip == {}", remote.ip())),
         exchange
             .latency()
+            .filter(|_| exchange.response.is_some())
             .map(|time| format!("time >= {}ms", time / 1_000_000)),
     ];
     found.into_iter().flatten().collect()
