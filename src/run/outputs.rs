@@ -164,7 +164,7 @@ impl Outputs {
         // What is counted and limited is what is written, where something is.
         let is_counted = self.calls.is_empty();
         self.conversations.event(event, &mut |item| {
-            show(tui, &item);
+            passing.show(tui, &item);
             passing.item(messages, item, is_counted)
         })
     }
@@ -182,7 +182,7 @@ impl Outputs {
         } = self;
         let mut passes = passing.decides(event);
         conversations.event(event, &mut |item| {
-            show(tui, &item);
+            passing.show(tui, &item);
             passes |= passing.is_decided_by(&item);
             passing.item(messages, item, false)
         })?;
@@ -225,7 +225,7 @@ impl Outputs {
             } = self;
             let mut passing_conns = Vec::new();
             result = self.conversations.finish(self.last, &mut |item| {
-                show(tui, &item);
+                passing.show(tui, &item);
                 let (Item::Message(conn, _) | Item::Event(&Event { conn, .. })) = item;
                 if passing.is_decided_by(&item) {
                     passing_conns.push(conn.id);
@@ -312,6 +312,17 @@ impl Passing {
         self.full |= self.most.is_some_and(|most| self.shown >= most);
     }
 
+    /// An item for the user interface, which asks the filter itself.
+    fn show(&self, tui: &mut Option<Box<Tui>>, item: &Item<'_>) {
+        let faces = match item {
+            Item::Event(event) => self.faces(event),
+            Item::Message(_, message) => self.direction.is_none_or(|dir| dir == message.dir),
+        };
+        if let Some(tui) = tui.as_mut().filter(|_| faces) {
+            tui.item(item);
+        }
+    }
+
     /// Whether the exchange passes of which this read or write is a part.
     fn decides(&self, event: &Event<'_>) -> bool {
         let is_data = matches!(event.kind, Kind::Data(_) | Kind::Gap { .. });
@@ -348,12 +359,6 @@ impl Passing {
         let passes = |filter: &Filter| filter.matches_message(conn, message);
         self.direction.is_none_or(|dir| dir == message.dir)
             && self.filter.as_ref().is_none_or(passes)
-    }
-}
-
-fn show(tui: &mut Option<Box<Tui>>, item: &Item<'_>) {
-    if let Some(tui) = tui {
-        tui.item(item);
     }
 }
 

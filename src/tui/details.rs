@@ -486,3 +486,37 @@ fn dump(out: &mut Vec<Line>, bytes: &[u8], first: u64) {
         out.push(Line::default().and_bytes(row.trim_ascii_start(), Look::Plain));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tui::text::harmless;
+
+    #[test]
+    fn colouring_json_changes_no_character_at_any_truncation() {
+        let row = br#"  "key \" [": {"a": "b\\", "n": -1.5e3, "t": [true, null]}, "\u001b", "#;
+        for end in 0..=row.len() {
+            let row = &row[..end];
+            assert_eq!(json(row).plain(), harmless(row));
+            assert!(value_of(row).len() <= row.len());
+        }
+        let line = json(br#"  "a": "b","#);
+        let looks: Vec<Look> = line.spans.iter().map(|(_, look)| *look).collect();
+        assert_eq!(looks[1], Look::Name);
+        assert_eq!(looks[3], Look::Text);
+    }
+
+    #[test]
+    fn the_value_of_a_line_of_json_is_what_stands_behind_its_key() {
+        for (row, wanted) in [
+            (r#"  "a": "b""#, r#""b""#),
+            (r#""a": 15"#, "15"),
+            ("  null", "null"),
+            (r#""a": {"#, r#""a""#),
+            (r#""text: with""#, r#""text: with""#),
+        ] {
+            let value = value_of(row.as_bytes());
+            assert_eq!(String::from_utf8_lossy(value), wanted, "{row}");
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! What each key does.
 
 use super::export::Form;
+use super::order::Order;
 use super::prompt::Ask;
 use super::state::{Over, State, View};
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
@@ -171,8 +172,8 @@ fn anywhere(state: &mut State, code: KeyCode, ctrl: bool) -> Wish {
         KeyCode::Char(' ') => state.pause(),
         KeyCode::Char('m') => state.mark(),
         KeyCode::Char('M') => state.show_only_marked(),
-        KeyCode::Char('o') => state.order.cycle(),
-        KeyCode::Char('O') => state.order.turn(),
+        KeyCode::Char('o') => state.reorder(Order::cycle),
+        KeyCode::Char('O') => state.reorder(Order::turn),
         KeyCode::Char('w') => {
             state.wraps = !state.wraps;
             state.shift = 0;

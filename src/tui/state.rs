@@ -310,6 +310,15 @@ impl State {
         }
     }
 
+    /// Changes the order: what is first in it is what is looked for.
+    pub fn reorder(&mut self, change: fn(&mut Order)) {
+        change(&mut self.order);
+        self.follows = false;
+        self.selected = None;
+        self.list = Cursor::default();
+        self.reset_details();
+    }
+
     pub fn follow(&mut self, follows: bool) {
         self.follows = follows;
         if follows {
