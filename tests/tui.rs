@@ -289,21 +289,21 @@ fn without_colour_there_is_none_and_without_utf8_only_ascii() {
     let screen = term.wait_for("ENDED");
     assert!(screen.is_ascii() && screen.contains("TLS "), "{screen}");
     let colored = term.tmux(&["capture-pane", "-p", "-e"]);
-    let colours = regex_of(&colored);
+    let colours = colours(&colored);
     assert!(colours.is_empty(), "{colours:?}");
     term.keys(&["q"]);
     term.assert_given_back(0);
 }
 
 /// The colours that are set.
-fn regex_of(text: &str) -> Vec<String> {
+fn colours(text: &str) -> Vec<String> {
     let sequences = text.split('\x1b').skip(1);
     let parameters = sequences.filter_map(|rest| rest.strip_prefix('[')?.split('m').next());
     parameters
         .flat_map(|list| list.split(';'))
         .filter(|code| {
             let number = code.parse().unwrap_or(0);
-            (30..38).contains(&number) || (40..48).contains(&number) || number >= 90
+            (30..=38).contains(&number) || (40..=48).contains(&number) || number >= 90
         })
         .map(str::to_owned)
         .collect()

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 /// Looks once.
 pub type Scan = Box<dyn FnMut() -> Result<Vec<Row>> + Send>;
 
-/// From the end of a look to the next.
+/// From the end of a look to the next; on a busy machine so many times as long as it took.
 const PAUSE: Duration = Duration::from_secs(5);
+const TIMES: u32 = 8;
 
 /// Of the thread: where wishes go, and where lists come from.
 type Ends = (Sender<()>, Receiver<Result<Vec<Row>>>);
@@ -23,6 +24,8 @@ pub struct Processes {
     thread: Option<Ends>,
     is_looking: bool,
     looked: Option<Instant>,
+    began: Instant,
+    took: Duration,
     pub rows: Vec<Row>,
     pub error: Option<String>,
     /// Whether processes are looked up at all: not for a file.
@@ -37,6 +40,8 @@ impl Processes {
             thread: None,
             is_looking: false,
             looked: None,
+            began: Instant::now(),
+            took: Duration::ZERO,
             rows: Vec::new(),
             error: None,
         }
@@ -55,8 +60,10 @@ impl Processes {
         let Some((wish, result)) = &self.thread else {
             return false;
         };
-        let is_due = self.looked.is_none_or(|looked| looked.elapsed() > PAUSE);
+        let pause = PAUSE.max(self.took.saturating_mul(TIMES));
+        let is_due = self.looked.is_none_or(|looked| looked.elapsed() > pause);
         if !self.is_looking && is_due {
+            self.began = Instant::now();
             self.is_looking = wish.send(()).is_ok();
         }
         let Ok(found) = result.try_recv() else {
@@ -64,6 +71,7 @@ impl Processes {
         };
         self.is_looking = false;
         self.looked = Some(Instant::now());
+        self.took = self.began.elapsed();
         match found {
             Ok(rows) => {
                 self.rows = rows;

@@ -80,7 +80,10 @@ impl Pen<'_> {
     fn choose(&mut self, area: Rect, y: u16, has_keys: bool) {
         let row = Rect::new(area.x, y, area.width, 1);
         let style = match has_keys {
-            true => Style::new().add_modifier(Modifier::REVERSED),
+            // Turned round, colours would be a motley ground.
+            true => Style::new()
+                .fg(Color::Reset)
+                .add_modifier(Modifier::REVERSED),
             false => Style::new().add_modifier(Modifier::UNDERLINED),
         };
         self.buf
