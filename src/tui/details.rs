@@ -5,7 +5,7 @@ use super::row::{look_of, time_of_day};
 use super::text::{Line, Look, compare, contains, duration, lines};
 use crate::event::{Dir, Role, Transport};
 use crate::proto::message::Header;
-use crate::proto::{Http, Message, Part};
+use crate::proto::{Http, Message, Part, Protocol};
 use crate::sink::content::{self, Piece as Content};
 use crate::sink::hexdump::hexdump;
 
@@ -430,6 +430,11 @@ fn timing(exchange: &Exchange, add: &mut Add<'_>) {
 
 fn bytes(exchange: &Exchange) -> Vec<Line> {
     let mut out = Vec::new();
+    let protocol = exchange.best().map(|message| message.protocol);
+    if matches!(protocol, Some(Protocol::Http2 | Protocol::Grpc)) && !exchange.pieces.is_empty() {
+        let note = "(what the connection moved meanwhile, other streams too, as far as it is kept)";
+        out.push(Line::new(note, Look::Dim));
+    }
     for piece in &exchange.pieces {
         one_piece(&mut out, piece);
     }

@@ -55,6 +55,8 @@ const BETWEEN_NEWS: Duration = Duration::from_millis(200);
 const WORK: Duration = Duration::from_millis(4);
 /// How often it is looked whether there is something to see to, where nothing else wakes us.
 const LOOK: Duration = Duration::from_millis(100);
+/// Bytes kept with an exchange in a connection of several streams, beside twice its content.
+const SHARED: u64 = 4 << 10;
 /// Events of a file between two looks at the keys.
 const EVENTS: u32 = 256;
 
@@ -223,10 +225,19 @@ impl Tui {
         if !is_done {
             return;
         }
-        // With several streams in one connection, those of the others are among them.
         let times = exchange.start()..=exchange.end();
-        let pieces = self.state.conns.moved(conn.id, times);
+        let own = exchange.size();
+        let mut pieces = self.state.conns.moved(conn.id, times);
         let is_shared = message.protocol == Protocol::Http2 || message.protocol == Protocol::Grpc;
+        if is_shared {
+            // Those of other streams are among them, and would be kept with each of these.
+            let mut room = own.saturating_mul(2).saturating_add(SHARED);
+            pieces.retain(|piece| {
+                let fits = piece.len <= room;
+                room = room.saturating_sub(piece.len);
+                fits
+            });
+        }
         self.state.history.change(number, |row| row.pieces = pieces);
         if !is_shared {
             self.state.conns.moved_all(conn.id);
