@@ -20,6 +20,7 @@ complete -c tlssniff -l color -d 'Colour: auto is for terminals only and heeds $
 always\t''
 never\t''"
 complete -c tlssniff -s o -l output -d 'Text or JSON to this file instead of standard output' -r -F
+complete -c tlssniff -l history -d 'With --tui: keep the newest N exchanges, of at most SIZE bytes together [default: 10000,64M]' -r
 complete -c tlssniff -s w -l write-file -d 'Save as pcapng for Wireshark; `-` is standard output' -r -F
 complete -c tlssniff -l framing -d 'How plaintext stands in the file: in TLS records of a NULL cipher, or bare in TCP [default: tls]' -r -f -a "tls\t''
 raw\t''"
@@ -50,6 +51,7 @@ complete -c tlssniff -s n -d 'Accepted for tcpdump\'s sake: names are never look
 complete -c tlssniff -l json -d 'One JSON object per line; the same as --format json'
 complete -c tlssniff -l ascii -d 'Mark decrypted lines with `TLS` instead of the open lock'
 complete -c tlssniff -s l -l line-buffered -d 'Hand on each line at once, also into a pipe or file'
+complete -c tlssniff -l tui -d 'Look at the exchanges in the terminal, live or of a file (-r): list, details, filter, export; ? shows the keys. A command\'s input and output are /dev/null where they are the terminal'
 complete -c tlssniff -l pcap -d 'Save as classic pcap (also chosen by a file name that ends in .pcap)'
 complete -c tlssniff -l print -d 'Print also when -w is given'
 complete -c tlssniff -s U -l packet-buffered -d 'Hand on each packet at once to the file of -w'

@@ -9,7 +9,7 @@ use nix::unistd::{Gid, Uid, User, getgrouplist, pipe2};
 use std::ffi::{CString, OsStr, OsString, c_char};
 use std::fmt;
 use std::fs::File;
-use std::io::{Error, ErrorKind, Read, Write};
+use std::io::{Error, ErrorKind, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -105,6 +105,14 @@ impl fmt::Display for ExecError {
 
 impl std::error::Error for ExecError {}
 
+/// What the command reads and writes by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stdio {
+    Ours,
+    /// Likewise, but /dev/null where that is a terminal: it is used for something else.
+    WithoutTerminal,
+}
+
 /// A command, before and after its exec.
 ///
 /// It is in our process group, so that what the terminal sends (Ctrl-C) reaches it as well. When
@@ -127,12 +135,15 @@ impl Child {
     /// # Errors
     /// When there is no command, or no process can be made. Whether it can be executed, and as
     /// that user, is found out by `release`.
-    pub fn spawn(argv: &[OsString], run_as: Option<&RunAs>) -> Result<Child> {
+    pub fn spawn(argv: &[OsString], run_as: Option<&RunAs>, stdio: Stdio) -> Result<Child> {
         let command = argv
             .first()
             .context("run a command: there is none after --")?
             .clone();
-        let plan = ExecPlan::new(argv, run_as)?;
+        let mut plan = ExecPlan::new(argv, run_as)?;
+        if stdio == Stdio::WithoutTerminal {
+            plan.keep_from_terminal()?;
+        }
         let (go_read, go_write) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).context("make a pipe")?;
         let (told_read, told_write) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).context("make a pipe")?;
         // SAFETY: the child calls only what is async-signal-safe: `ExecPlan::run` promises it.
@@ -322,6 +333,8 @@ struct ExecPlan {
     shell_argv: Vec<CArray>,
     env: CArray,
     run_as: Option<RunAs>,
+    /// /dev/null, and for which of the first three descriptors.
+    null: Option<(File, [bool; 3])>,
     /// Dispositions up to this signal number are reset.
     last_signal: libc::c_int,
 }
@@ -356,8 +369,24 @@ impl ExecPlan {
             shell_argv,
             env: CArray::new(environment(run_as.as_ref())?),
             run_as,
+            null: None,
             last_signal: libc::SIGRTMAX(),
         })
+    }
+
+    fn keep_from_terminal(&mut self) -> Result<()> {
+        let null = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .context("open /dev/null for the command")?;
+        let is_terminal = [
+            std::io::stdin().is_terminal(),
+            std::io::stdout().is_terminal(),
+            std::io::stderr().is_terminal(),
+        ];
+        self.null = Some((null, is_terminal));
+        Ok(())
     }
 
     /// The child's life from fork to exec. Async-signal-safe: only system calls, no allocation, no
@@ -369,6 +398,13 @@ impl ExecPlan {
             // Else the end of the parent would not end the read below.
             libc::close(go_write);
             self.reset_signals();
+            if let Some((null, is_terminal)) = &self.null {
+                for (fd, is_terminal) in (0..).zip(is_terminal) {
+                    if *is_terminal {
+                        libc::dup2(null.as_raw_fd(), fd);
+                    }
+                }
+            }
             let mut byte = 0u8;
             loop {
                 match libc::read(go, (&raw mut byte).cast(), 1) {
@@ -496,7 +532,7 @@ mod tests {
 
     fn spawn(argv: &[&str]) -> Child {
         let argv: Vec<OsString> = argv.iter().map(OsString::from).collect();
-        Child::spawn(&argv, None).unwrap()
+        Child::spawn(&argv, None, Stdio::Ours).unwrap()
     }
 
     fn sh(script: &str) -> Child {
@@ -606,7 +642,7 @@ mod tests {
         assert_eq!(code, 127);
         assert!(text.contains("interpreter"), "{text}");
         assert_eq!(fails("").0, 127);
-        assert!(Child::spawn(&[], None).is_err());
+        assert!(Child::spawn(&[], None, Stdio::Ours).is_err());
     }
 
     #[test]
@@ -750,7 +786,7 @@ mod tests {
             out.display()
         );
         let argv: Vec<OsString> = ["sh", "-c", &script].iter().map(OsString::from).collect();
-        let mut child = Child::spawn(&argv, Some(&nobody)).unwrap();
+        let mut child = Child::spawn(&argv, Some(&nobody), Stdio::Ours).unwrap();
         child.release().unwrap();
         assert_eq!(child.wait().unwrap(), Status::Exited(0));
         let text = fs::read_to_string(&out).unwrap();

@@ -192,6 +192,15 @@ pub struct Cli {
     #[arg(short, long, help_heading = SHOW)]
     pub line_buffered: bool,
 
+    /// Look at the exchanges in the terminal, live or of a file (-r): list, details, filter, export;
+    /// ? shows the keys. A command's input and output are /dev/null where they are the terminal
+    #[arg(long, help_heading = SHOW)]
+    pub tui: bool,
+
+    /// With --tui: keep the newest N exchanges, of at most SIZE bytes together [default: 10000,64M]
+    #[arg(long, value_name = "N[,SIZE]", value_parser = parse_history, help_heading = SHOW)]
+    pub history: Option<History>,
+
     /// Save as pcapng for Wireshark; `-` is standard output
     #[arg(short, long, value_name = "FILE|-", help_heading = FILES)]
     pub write_file: Option<PathBuf>,
@@ -289,6 +298,13 @@ pub struct Cli {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PidList(pub Vec<u32>);
 
+/// `--history`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct History {
+    pub exchanges: u64,
+    pub bytes: Option<u64>,
+}
+
 /// `-Q`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Direction {
@@ -356,6 +372,20 @@ fn parse_pids(text: &str) -> Result<PidList, String> {
         return Err("no process number in it: did pgrep find nothing?".to_owned());
     }
     Ok(PidList(pids))
+}
+
+/// Exchanges, and bytes if they are said.
+fn parse_history(text: &str) -> Result<History, String> {
+    let (exchanges, bytes) = match text.split_once(',') {
+        Some((exchanges, bytes)) => (exchanges, Some(parse_size(bytes)?)),
+        None => (text, None),
+    };
+    match exchanges.parse() {
+        Ok(exchanges @ 1..=10_000_000) => Ok(History { exchanges, bytes }),
+        _ => {
+            Err("use a number of exchanges from 1 to 10000000, and maybe a size: 50000,256M".into())
+        }
+    }
 }
 
 /// A number with an optional fraction and unit; seconds without one.

@@ -3,6 +3,8 @@
 //! [`Config`] is plain data: no clap types, nothing that was not decided. What the outside world
 //! contributes (terminal, user) comes in through [`Surroundings`]; accounts are looked up here.
 
+mod listen;
+
 use crate::child::RunAs;
 use crate::cli::{self, Cli};
 use crate::event::Dir;
@@ -15,12 +17,12 @@ pub use crate::sink::rotate::Rotation as Rotate;
 pub use crate::sink::serve::Listen;
 use crate::sink::text::{Payload, TextOptions};
 use crate::time::TimeStyle;
+use crate::tui;
 use anyhow::{Context, Result};
 use nix::unistd::{Uid, User};
 use std::ffi::OsString;
 use std::fmt;
 use std::io::IsTerminal;
-use std::net::{Ipv4Addr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -45,6 +47,8 @@ pub struct Config {
     pub har: Option<PathBuf>,
     /// `--stats`
     pub stats: bool,
+    /// `--tui`
+    pub tui: Option<tui::Options>,
     /// `--redact`
     pub redact: Option<Names>,
     /// `-w`
@@ -194,9 +198,10 @@ impl Config {
         refuse_contradictions(&cli, around)?;
         Ok(Config {
             filter: filter(&cli)?,
+            tui: cli.tui.then(|| tui_options(&cli, around)),
             output: output(&cli, around),
             write: write(&cli),
-            listen: listen(&cli, around)?,
+            listen: listen::listen(&cli, around)?,
             framing: match cli.framing {
                 Some(cli::Framing::Raw) => Framing::Raw,
                 Some(cli::Framing::Tls) | None => Framing::Tls,
@@ -268,6 +273,15 @@ fn refuse_contradictions(cli: &Cli, around: &Surroundings) -> Result<()> {
         cli.filter_file.is_some(),
     ];
     let filters = filters.into_iter().filter(|&given| given).count();
+
+    let prints = cli.json
+        || cli.format.is_some()
+        || cli.output.is_some()
+        || cli.print
+        || cli.raw
+        || cli.hex > 0
+        || cli.hex_ascii > 0
+        || cli.stats;
 
     let rules = [
         (
@@ -346,6 +360,19 @@ fn refuse_contradictions(cli: &Cli, around: &Surroundings) -> Result<()> {
         (
             cli.rotate_command.is_some() && !rotates,
             "-z runs a program on each finished file; say with -C or -G when a new one begins",
+        ),
+        (
+            cli.tui && !around.stdout_is_terminal,
+            "--tui needs a terminal, which standard output is not; leave it out, or do not redirect",
+        ),
+        (
+            cli.tui && (prints || cli.list_targets),
+            "--tui has the terminal for itself: it does not go with -D, -o, -x, -X, --json, --format, \
+             --print, --raw and --stats; save with -w or --har what is to be kept",
+        ),
+        (
+            cli.history.is_some() && !cli.tui,
+            "--history is what --tui keeps; add --tui",
         ),
         (
             cli.json && cli.format == Some(cli::Format::Text),
@@ -433,11 +460,12 @@ fn output(cli: &Cli, around: &Surroundings) -> Output {
             true => Format::Json,
             false => Format::Text,
         },
-        print: cli.print
-            || !(cli.write_file.is_some()
-                || cli.fifo.is_some()
-                || cli.har.is_some()
-                || cli.listen.is_some()),
+        print: !cli.tui
+            && (cli.print
+                || !(cli.write_file.is_some()
+                    || cli.fifo.is_some()
+                    || cli.har.is_some()
+                    || cli.listen.is_some())),
         file: cli.output.clone(),
         line_buffered,
         raw: cli.raw || cli.hex > 0 || cli.hex_ascii > 0,
@@ -462,6 +490,35 @@ fn output(cli: &Cli, around: &Surroundings) -> Output {
     }
 }
 
+fn tui_options(cli: &Cli, around: &Surroundings) -> tui::Options {
+    let text = output(cli, around).text;
+    let mut bounds = tui::Bounds::default();
+    if let Some(history) = cli.history {
+        bounds.exchanges = usize::try_from(history.exchanges).unwrap_or(usize::MAX);
+        if let Some(bytes) = history.bytes {
+            bounds.bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        }
+    }
+    tui::Options {
+        bounds,
+        color: text.color,
+        ascii: text.ascii || !has_utf8(around),
+    }
+}
+
+/// What the environment says of the terminal's characters (locale(7)).
+fn has_utf8(around: &Surroundings) -> bool {
+    let set = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .into_iter()
+        .filter_map(around.env)
+        .find(|value| !value.is_empty());
+    let name = set
+        .unwrap_or_default()
+        .to_string_lossy()
+        .to_ascii_lowercase();
+    name.contains("utf-8") || name.contains("utf8")
+}
+
 fn write(cli: &Cli) -> Option<Write> {
     let path = cli.write_file.as_ref().or(cli.fifo.as_ref())?.clone();
     let named_pcap = path
@@ -484,36 +541,6 @@ fn write(cli: &Cli) -> Option<Write> {
             command: cli.rotate_command.clone(),
         },
     })
-}
-
-/// `--listen`: a port alone is one of this machine.
-fn listen(cli: &Cli, around: &Surroundings) -> Result<Option<Listen>> {
-    let Some(text) = &cli.listen else {
-        return Ok(None);
-    };
-    let found = match text.parse::<u16>() {
-        Ok(port) => Some((Ipv4Addr::LOCALHOST, port).into()),
-        Err(_) => text.to_socket_addrs().ok().and_then(|mut all| all.next()),
-    };
-    let Some(addr) = found else {
-        return usage(format!(
-            "--listen: '{}' is no address; give a port, or an address and a port (127.0.0.1:5555)",
-            escape::shown(text)
-        ));
-    };
-    if !addr.ip().is_loopback() && !cli.listen_anyone {
-        return usage(format!(
-            "--listen {addr} can be reached from other machines, and what is served is plaintext; \
-             listen on 127.0.0.1 and come through ssh -L, or add --listen-anyone"
-        ));
-    }
-    let own = Uid::effective().as_raw();
-    let sudo = (around.env)("SUDO_UID").and_then(|uid| uid.to_str()?.parse().ok());
-    Ok(Some(Listen {
-        addr,
-        users: (!cli.listen_anyone)
-            .then(|| [Some(0), Some(own), sudo].into_iter().flatten().collect()),
-    }))
 }
 
 /// `-u`: a number is taken as it is, since a container's users have no name here.

@@ -6,6 +6,7 @@
 use crate::cli::{Cli, Generate};
 use crate::filter::help;
 use crate::sink::json;
+use crate::tui::keys;
 use anyhow::{Context, Result};
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
@@ -66,6 +67,13 @@ fn man(out: &mut Vec<u8>) -> std::io::Result<()> {
     append(&mut filter, FILTER_MEANING);
     filter.to_writer(out)?;
     section("OUTPUT", OUTPUT).to_writer(out)?;
+    let mut interface = section("TERMINAL USER INTERFACE", INTERFACE);
+    for (keys, what) in keys::HELP {
+        interface.control("TP", []);
+        interface.text([bold(*keys)]);
+        interface.text([roman(*what)]);
+    }
+    interface.to_writer(out)?;
     section("WIRESHARK", WIRESHARK).to_writer(out)?;
     section("SECRETS", SECRETS).to_writer(out)?;
     section("JSON", JSON).to_writer(out)?;
@@ -262,6 +270,36 @@ const OUTPUT: &[Block] = &[
          TLS records of a NULL cipher, with server name and ALPN, so that Wireshark picks the right \
          dissector on any port; --framing raw puts it straight into TCP.",
     ),
+];
+
+const INTERFACE: &[Block] = &[
+    Text(
+        "With --tui, the terminal shows a list of exchanges (a request with its response, or the \
+         bytes that a connection of no known protocol has moved) and the details of one: request, \
+         response, connection and process, bytes. Bodies are decoded and indented. Other views list \
+         the connections, the processes (as -D does, again and again), and counts and times by host \
+         and status since the start.",
+    ),
+    Text(
+        "A filter on the command line decides what is kept and written; the one of / decides what of \
+         that is shown. Both are asked of an exchange as a whole: each comparison may hold for its \
+         request or its response, so that 'method == POST and status >= 500' finds requests that \
+         failed, and 'not status == 200' those that did not have that answer.",
+    ),
+    Text(
+        "The newest exchanges are kept, 10000 of them and 64 MiB of their bodies, heads and bytes unless \
+         --history says otherwise; the line at the bottom says how many older ones have gone. Of what \
+         a connection moves, the last 128 KiB are kept until the exchange has ended.",
+    ),
+    Text(
+        "When the command or all processes of -p have ended, or -c or --duration is reached, what was \
+         captured can still be looked at. q ends a capture; a command that is still running is sent \
+         SIGTERM and waited for, and a second q does not wait. Where standard input, output or error \
+         of the command would be the terminal, it is /dev/null: redirect what is to be kept (-- sh -c \
+         'command >file', with -f). Messages of tlssniff are shown in the line at the bottom, and \
+         printed at the end.",
+    ),
+    Text("The keys:"),
 ];
 
 const SECRETS: &[Block] = &[

@@ -27,3 +27,4 @@ pub mod ring;
 pub mod run;
 pub mod sink;
 pub mod time;
+pub mod tui;

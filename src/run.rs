@@ -6,6 +6,7 @@ mod intime;
 mod list;
 mod outputs;
 mod people;
+mod pipeline;
 mod signals;
 mod summary;
 mod unseen;
@@ -13,6 +14,7 @@ mod version;
 
 use crate::config::{Config, FileArg};
 use crate::readback;
+use crate::tui;
 use anyhow::{Context, Result};
 use outputs::Outputs;
 use std::fs::File;
@@ -44,7 +46,10 @@ pub fn run(config: Config) -> Result<Outcome> {
 }
 
 fn read_back(config: &Config, file: &FileArg) -> Result<Outcome> {
-    let mut outputs = Outputs::new(config)?;
+    let mut outputs = Outputs::new(config, None)?;
+    if let Some(tui) = &mut outputs.tui {
+        tui.open()?;
+    }
     let (input, name): (Box<dyn Read>, _) = match file {
         FileArg::Stdio => (Box::new(io::stdin().lock()), "standard input".to_owned()),
         FileArg::Path(path) | FileArg::Fifo(path) => {
@@ -55,16 +60,25 @@ fn read_back(config: &Config, file: &FileArg) -> Result<Outcome> {
     let mut full = false;
     let read = readback::read(input, &mut |event| {
         outputs.event(event)?;
-        full = outputs.is_full();
+        let quits = outputs.tui.as_ref().is_some_and(|tui| tui.wants_end());
+        full = outputs.is_full() || quits;
         if full { Err(Enough.into()) } else { Ok(()) }
     });
+    let mut code = 0;
     let mut totals = match read {
         Err(error) if error.is::<Enough>() => Default::default(),
+        // What was read can be looked at all the same.
+        Err(error) if outputs.tui.is_some() => {
+            log::error!("read {name}: {error:#}");
+            code = 1;
+            Default::default()
+        }
         other => other.with_context(|| format!("read {name}"))?,
     };
     totals.shown = outputs.shown();
     outputs.finish(&totals)?;
-    Ok(Outcome::Code(0))
+    let ended_by = outputs.tui.as_ref().and_then(|tui| tui.ended_by());
+    Ok(ended_by.map_or(Outcome::Code(code), |signal| Outcome::Signal(signal as i32)))
 }
 
 /// `-c` is reached.
@@ -90,11 +104,19 @@ impl log::Log for Stderr {
         // Paths and names of other people's files are among it.
         let text = record.args().to_string();
         for line in text.lines() {
-            eprintln!("tlssniff: {}", crate::sink::escape::shown(line));
+            say(&format!("tlssniff: {}", crate::sink::escape::shown(line)));
         }
     }
 
     fn flush(&self) {}
+}
+
+/// Prints harmless lines, or keeps them for later while the screen is the user interface's.
+fn say(text: &str) {
+    let is_kept = text.lines().filter(|line| tui::journal::take(line)).count() > 0;
+    if !is_kept {
+        eprintln!("{text}");
+    }
 }
 
 fn log_to_stderr(config: &Config) {

@@ -23,6 +23,8 @@ const STAGES: &[(&str, u32)] = &[
     ("sink", 7),
     // Reads what sink::pcapng wrote, so it shares the facts of that format.
     ("readback", 8),
+    // Is a sink that answers: to it, those that write files are tools.
+    ("tui", 8),
     // The command line names options of every stage; `run` joins the stages.
     ("cli", 9),
     ("config", 9),

@@ -51,6 +51,25 @@ pub fn holds_of_process(expr: &Expr, conn: &Conn) -> Option<bool> {
     }
 }
 
+/// Whether an exchange of these messages passes: each test by any of them, so that what is asked of
+/// the request and what is asked of the response go together, and `not` means neither.
+pub fn matches_exchange(expr: &Expr, conn: &Conn, messages: &[&Message]) -> bool {
+    let seen: Vec<Seen<'_>> = messages
+        .iter()
+        .map(|message| Seen::new(conn, message.dir, What::Message(message)))
+        .collect();
+    holds_of_any(expr, &seen)
+}
+
+fn holds_of_any(expr: &Expr, seen: &[Seen<'_>]) -> bool {
+    match expr {
+        Expr::All(terms) => terms.iter().all(|term| holds_of_any(term, seen)),
+        Expr::Any(terms) => terms.iter().any(|term| holds_of_any(term, seen)),
+        Expr::Not(term) => !holds_of_any(term, seen),
+        Expr::Test(test) => seen.iter().any(|seen| passes(test, seen)),
+    }
+}
+
 fn holds(expr: &Expr, seen: &Seen<'_>) -> bool {
     match expr {
         Expr::All(terms) => terms.iter().all(|term| holds(term, seen)),

@@ -128,6 +128,11 @@ impl Filter {
     pub fn matches_message(&self, conn: &Conn, message: &Message) -> bool {
         eval::matches_message(&self.root, conn, message)
     }
+
+    /// Whether an exchange passes: each test by any of its messages.
+    pub fn matches_exchange(&self, conn: &Conn, messages: &[&Message]) -> bool {
+        eval::matches_exchange(&self.root, conn, messages)
+    }
 }
 
 /// What a test looks at, and whether at bodies.

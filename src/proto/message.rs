@@ -136,6 +136,14 @@ impl Subject {
             Subject::Line(_) => None,
         }
     }
+
+    /// The one line of a protocol that has no more to tell.
+    pub fn line(&self) -> Option<&[u8]> {
+        match self {
+            Subject::Http(_) => None,
+            Subject::Line(line) => Some(line),
+        }
+    }
 }
 
 /// A header field, as it came. Foreign.

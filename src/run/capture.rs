@@ -1,22 +1,22 @@
 //! The live capture: one loop over the ring, the watcher, signals and the command.
 
 use crate::bpf::{Bpf, Hold, Options};
-use crate::child::{Child, Status};
+use crate::child::{Child, Status, Stdio};
 use crate::config::{Command, Config};
 use crate::discovery::watch::{Watch, Watcher};
 use crate::discovery::{FileId, image, procfs};
-use crate::event::Totals;
 use crate::flow::wait::Waiting;
 use crate::flow::{ConnTable, Facts, clock};
 use crate::privilege;
-use crate::ring::{self, Raw, Reader};
+use crate::ring::Reader;
 use crate::run::Outcome;
 use crate::run::outputs::Outputs;
 use crate::run::people::{self, People};
+use crate::run::pipeline::Pipeline;
 use crate::run::signals::{Request, Signals};
-use crate::run::summary;
+use crate::run::{list, say, summary};
 use crate::sink::output::is_broken_pipe;
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
@@ -30,6 +30,8 @@ use std::time::{Duration, Instant};
 const OLDEST_KERNEL: (u32, u32) = (5, 8);
 /// Records taken from the ring before anything else gets a look.
 const BATCH: usize = 8192;
+/// Likewise with a user interface, whose keys are to be answered within some milliseconds.
+const BATCH_WITH_KEYS: usize = 512;
 /// While records come, the ring is looked at this often, and nobody has to wake us.
 const BUSY_POLL: Duration = Duration::from_millis(2);
 /// After this long without a record we block until one wakes us.
@@ -40,119 +42,12 @@ const BUSY_FOR: Duration = Duration::from_millis(30);
 const IDLE_POLL: Duration = Duration::from_millis(100);
 /// By now a program has loaded what it was linked with, and a JVM its TLS.
 const EXPLAIN_AFTER: Duration = Duration::from_millis(500);
+/// How often the user interface is told what was lost.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// How often it is looked which calls that had begun before have returned.
 const WAITED_POLL: Duration = Duration::from_secs(1);
 /// Bytes of the watcher's records on one CPU that are worth a wakeup: a quarter of what it holds.
 const WATCH_WAKEUP: u32 = 16 << 10;
-
-/// What the ring's callback works on.
-struct Pipeline {
-    table: ConnTable,
-    people: People,
-    outputs: Outputs,
-    waiting: Waiting,
-    /// The first error of a sink; the ring's callback cannot return it.
-    error: Option<Error>,
-}
-
-impl Pipeline {
-    fn record(&mut self, record: &[u8]) -> Result<()> {
-        let Pipeline {
-            table,
-            people,
-            outputs,
-            waiting,
-            ..
-        } = self;
-        match ring::decode(record) {
-            Some(Raw::Hold { tgid, ticket, ts }) => {
-                log::debug!("process {tgid} is held");
-                people.release(tgid, ticket, ts)
-            }
-            Some(Raw::Exec { tgid, ts }) => {
-                log::debug!("process {tgid} executes a program");
-                people.look_at_running(tgid, ts);
-                Ok(())
-            }
-            Some(raw) => {
-                if let Raw::Conn(conn) = &raw
-                    && waiting.awaits(conn.conn)
-                    && let Some(address) = conn.address()
-                {
-                    table.found_address(address);
-                }
-                if !waiting.takes(record, &raw, Instant::now) {
-                    table.record(raw, people, &mut |event| outputs.event(event))?;
-                }
-                self.tell_waiting()
-            }
-            None => {
-                log::debug!("a record of {} bytes that makes no sense", record.len());
-                Ok(())
-            }
-        }
-    }
-
-    /// Tells what need not wait any longer.
-    fn tell_waiting(&mut self) -> Result<()> {
-        while !self.waiting.is_empty()
-            && let Some(record) = self.waiting.next(Instant::now())
-        {
-            self.tell(&record)?;
-        }
-        Ok(())
-    }
-
-    /// Tells all that waits.
-    fn tell_all(&mut self) -> Result<()> {
-        while let Some(record) = self.waiting.pop() {
-            self.tell(&record)?;
-        }
-        Ok(())
-    }
-
-    fn tell(&mut self, record: &[u8]) -> Result<()> {
-        let Pipeline {
-            table,
-            people,
-            outputs,
-            ..
-        } = self;
-        match ring::decode(record) {
-            Some(raw) => table.record(raw, people, &mut |event| outputs.event(event)),
-            None => Ok(()),
-        }
-    }
-
-    /// What the process ran until this time (since boot) is no more.
-    fn program_ended(&mut self, pid: u32, until: u64) -> Result<()> {
-        if self.waiting.has_of(pid) {
-            self.tell_all()?;
-        }
-        self.waiting.forget_process(pid);
-        let Pipeline {
-            table,
-            people,
-            outputs,
-            ..
-        } = self;
-        let gone = table.program_ended(pid, until, people, &mut |event| outputs.event(event))?;
-        for key in gone {
-            people.bpf.forget_conn(&key);
-        }
-        people.forget_program(pid);
-        Ok(())
-    }
-
-    fn totals(&self) -> Totals {
-        summary::totals(
-            &self.table.totals,
-            &self.people.bpf.counters(),
-            self.outputs.shown(),
-            self.people.in_time.late,
-        )
-    }
-}
 
 /// Runs until it is told to stop, the command has ended, or all named processes have.
 ///
@@ -165,7 +60,11 @@ pub fn capture(config: Config) -> Result<Outcome> {
     privilege::raise_memlock_limit();
     let mut signals = Signals::new()?;
     // Before the capture begins, so that a name that cannot be written costs nothing.
-    let outputs = Outputs::new(&config)?;
+    let scan = config
+        .tui
+        .is_some()
+        .then(|| list::scanner(config.who.clone()));
+    let outputs = Outputs::new(&config, scan)?;
     let is_named = config.command.is_some() || !config.who.pids.is_empty();
     let bpf = Bpf::load(&Options {
         snaplen: config.snaplen,
@@ -179,7 +78,12 @@ pub fn capture(config: Config) -> Result<Outcome> {
         hold: Hold::of(is_named),
     })?;
     let mut watcher = watch();
-    let mut child = config.command.as_ref().map(spawn).transpose()?;
+    let stdio = match config.tui {
+        Some(_) => Stdio::WithoutTerminal,
+        None => Stdio::Ours,
+    };
+    let command = config.command.as_ref();
+    let mut child = command.map(|command| spawn(command, stdio)).transpose()?;
     let named = match &child {
         Some(child) => Some(BTreeSet::from([child.pid()])),
         None if config.who.pids.is_empty() => None,
@@ -216,6 +120,13 @@ pub fn capture(config: Config) -> Result<Outcome> {
         log::error!("{error}");
         return Ok(Outcome::Code(u8::try_from(error.exit_code()).unwrap_or(1)));
     }
+    let batch = match &mut shared.borrow_mut().outputs.tui {
+        Some(tui) => {
+            tui.open()?;
+            BATCH_WITH_KEYS
+        }
+        None => BATCH,
+    };
     let mut capture = Capture {
         shared,
         reader,
@@ -229,6 +140,8 @@ pub fn capture(config: Config) -> Result<Outcome> {
         reports: config.reports,
         leaving: BTreeSet::new(),
         waited_at: Instant::now(),
+        batch,
+        counted_at: Instant::now(),
     };
     let result = capture.run();
     let status = capture.finish(result)?;
@@ -250,8 +163,8 @@ fn watch() -> Option<Watcher> {
         .ok()
 }
 
-fn spawn(command: &Command) -> Result<Child> {
-    Child::spawn(&command.argv, command.run_as.as_ref())
+fn spawn(command: &Command, stdio: Stdio) -> Result<Child> {
+    Child::spawn(&command.argv, command.run_as.as_ref(), stdio)
 }
 
 /// What the command will map first is attached before it runs; what its dynamic linker adds is
@@ -305,6 +218,10 @@ struct Capture<'a> {
     leaving: BTreeSet<u32>,
     /// When it was last seen who still waits in a call that had begun before.
     waited_at: Instant,
+    /// Records taken before anything else gets a look.
+    batch: usize,
+    /// When the user interface was last told what was lost.
+    counted_at: Instant,
 }
 
 impl Capture<'_> {
@@ -312,14 +229,14 @@ impl Capture<'_> {
         let mut last_record = Instant::now();
         let mut clean = true;
         loop {
-            let taken = self.take(BATCH)?;
+            let taken = self.take(self.batch)?;
             if self.shared.borrow().outputs.is_full() || self.is_over()? {
                 return Ok(());
             }
             if taken > 0 {
                 last_record = Instant::now();
                 clean = false;
-                if taken >= BATCH {
+                if taken >= self.batch {
                     self.turn(Duration::ZERO)?;
                     continue;
                 }
@@ -335,7 +252,7 @@ impl Capture<'_> {
             }
             self.shared.borrow_mut().people.bpf.will_sleep();
             // A record may have come before the flag was seen.
-            if self.take(BATCH)? > 0 {
+            if self.take(self.batch)? > 0 {
                 last_record = Instant::now();
                 clean = false;
                 continue;
@@ -379,6 +296,9 @@ impl Capture<'_> {
             Some(deadline) => timeout.min(deadline.saturating_duration_since(Instant::now())),
             None => timeout,
         };
+        let shared = self.shared.borrow();
+        let tui = shared.outputs.tui.as_ref();
+        let timeout = tui.map_or(timeout, |tui| timeout.min(tui.timeout()));
         let timeout = PollTimeout::try_from(timeout.as_millis()).unwrap_or(PollTimeout::ZERO);
         let ready = {
             let mut fds = vec![PollFd::new(self.reader.fd(), PollFlags::POLLIN)];
@@ -389,8 +309,12 @@ impl Capture<'_> {
             if let Some(watcher) = &self.watcher {
                 fds.extend(watcher.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
             }
+            if let Some(tui) = tui {
+                fds.extend(tui.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+            }
             poll(&mut fds, timeout)
         };
+        drop(shared);
         match ready {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error).context("wait for events"),
@@ -398,6 +322,7 @@ impl Capture<'_> {
         self.drop_waited();
         self.shared.borrow_mut().outputs.attend()?;
         self.see_signals()?;
+        self.see_keys()?;
         self.see_news()
     }
 
@@ -417,14 +342,39 @@ impl Capture<'_> {
             match request {
                 Request::Counts => {
                     let shared = self.shared.borrow();
-                    eprintln!(
-                        "{}",
-                        summary::counts(&shared.totals(), Some(&shared.people.bpf.counters()))
-                    );
+                    let counters = shared.people.bpf.counters();
+                    say(&summary::counts(&shared.totals(), Some(&counters)));
                 }
                 Request::Flush => self.shared.borrow_mut().outputs.flush()?,
                 Request::Stop(signal) => self.stop(signal),
             }
+        }
+        Ok(())
+    }
+
+    /// What the user wants of the user interface, and what it shows of the capture.
+    fn see_keys(&mut self) -> Result<()> {
+        let mut shared = self.shared.borrow_mut();
+        if shared.outputs.tui.is_none() {
+            return Ok(());
+        }
+        let is_due = self.counted_at.elapsed() >= COUNT_EVERY;
+        let totals = is_due.then(|| shared.totals());
+        let Some(tui) = &mut shared.outputs.tui else {
+            return Ok(());
+        };
+        if let Some(totals) = totals {
+            self.counted_at = Instant::now();
+            tui.set_totals(&totals);
+        }
+        tui.turn(false)?;
+        let quits = tui.quits();
+        if quits && self.stopped_by.is_none() && self.child.is_some() {
+            tui.tell("waiting for the command to end; q does not wait");
+        }
+        drop(shared);
+        if quits {
+            self.stop(Signal::SIGTERM);
         }
         Ok(())
     }
@@ -528,6 +478,12 @@ impl Capture<'_> {
     /// Takes the probes out, tells what is left in the ring, and ends the outputs.
     fn finish(&mut self, result: Result<()>) -> Result<Option<Status>> {
         let full = self.shared.borrow().outputs.is_full();
+        if let Some(tui) = &mut self.shared.borrow_mut().outputs.tui
+            && (result.is_err() || self.stopped_by.is_some())
+        {
+            // Nobody is to look at what there is: the shell has its screen back at once.
+            tui.end();
+        }
         let result = match result {
             Ok(()) if !full => self.see_news(),
             other => other,

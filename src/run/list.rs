@@ -12,6 +12,7 @@ use crate::run::Outcome;
 use crate::run::outputs::text_target;
 use crate::run::people::cgroup;
 use crate::sink::escape::shown;
+use crate::tui::Scan;
 use anyhow::{Context, Result, bail};
 use nix::unistd::{Uid, User};
 use std::io::Write;
@@ -33,6 +34,20 @@ pub fn list(config: &Config) -> Result<Outcome> {
     let mut to = text_target(config.output.file.as_deref())?;
     write(&rows, config.output.format, &mut to).context("write the list")?;
     Ok(Outcome::Code(0))
+}
+
+/// Lists them again and again, for the user interface.
+pub fn scanner(who: Who) -> Scan {
+    Box::new(move || {
+        let proc = ProcFs::default();
+        let group = cgroup(&who)?;
+        let scope = Scope {
+            wanted: &|process| is_wanted(&who, group.as_ref(), &proc, process),
+            with_empty: !who.pids.is_empty(),
+            user_name: &|uid| Some(User::from_uid(Uid::from_raw(uid)).ok()??.name),
+        };
+        listing::scan(&proc, &scope, &mut classifier())
+    })
 }
 
 fn write(rows: &[Row], format: Format, to: &mut dyn Write) -> std::io::Result<()> {

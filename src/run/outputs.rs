@@ -15,6 +15,7 @@ use crate::sink::serve::ServeSink;
 use crate::sink::stats::StatsSink;
 use crate::sink::text::TextSink;
 use crate::time;
+use crate::tui::{Scan, Tui};
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::{File, OpenOptions};
@@ -32,6 +33,8 @@ pub struct Outputs {
     calls: Vec<Box<dyn Sink>>,
     /// These take messages, where there are any.
     messages: Vec<Box<dyn Sink>>,
+    /// The user interface, which takes both, and looks itself at what passes.
+    pub tui: Option<Box<Tui>>,
     conversations: Conversations,
     /// What waits for those that take reads and writes, where the filter looks at more than each.
     exchanges: Option<Exchanges>,
@@ -62,9 +65,11 @@ impl std::fmt::Debug for Outputs {
 }
 
 impl Outputs {
+    /// `scan` lists processes for the user interface.
+    ///
     /// # Errors
-    /// A file cannot be created.
-    pub fn new(config: &Config) -> Result<Outputs> {
+    /// A file cannot be created, or there is no terminal.
+    pub fn new(config: &Config, scan: Option<Scan>) -> Result<Outputs> {
         let mut calls: Vec<Box<dyn Sink>> = Vec::new();
         let mut messages: Vec<Box<dyn Sink>> = Vec::new();
         let mut ends = Vec::new();
@@ -98,7 +103,12 @@ impl Outputs {
             messages.push(Box::new(StatsSink::new(io::stderr())));
         }
         let filter = config.filter.as_ref();
+        let tui = match config.tui {
+            Some(options) => Some(Box::new(Tui::new(options, filter.cloned(), scan)?)),
+            None => None,
+        };
         let looks_at_bodies = config.har.is_some()
+            || tui.is_some()
             || config.output.shows_bodies()
             || filter.is_some_and(Filter::needs_bodies);
         let limits = if looks_at_bodies {
@@ -116,6 +126,7 @@ impl Outputs {
             redactor: redactor.map(Box::new),
             calls,
             messages,
+            tui,
             conversations: Conversations::new(limits),
             ends,
             passing: Passing {
@@ -146,22 +157,30 @@ impl Outputs {
     /// Hands on what may be seen.
     fn pass(&mut self, event: &Event<'_>) -> Result<()> {
         self.last = event.ts;
+        if let Some(tui) = &mut self.tui {
+            tui.saw(event)?;
+        }
         if self.exchanges.is_some() {
             return self.exchange(event);
         }
         if !self.calls.is_empty() {
             self.passing.event(&mut self.calls, event)?;
         }
-        if self.messages.is_empty() {
+        if self.messages.is_empty() && self.tui.is_none() {
             return Ok(());
         }
         let Outputs {
-            messages, passing, ..
+            messages,
+            passing,
+            tui,
+            ..
         } = self;
         // What is counted and limited is what is written, where something is.
         let is_counted = self.calls.is_empty();
-        self.conversations
-            .event(event, &mut |item| passing.item(messages, item, is_counted))
+        self.conversations.event(event, &mut |item| {
+            passing.show(tui, &item);
+            passing.item(messages, item, is_counted)
+        })
     }
 
     /// An event, where it depends on others whether it is written.
@@ -172,10 +191,12 @@ impl Outputs {
             conversations,
             exchanges,
             passing,
+            tui,
             ..
         } = self;
         let mut passes = passing.decides(event);
         conversations.event(event, &mut |item| {
+            passing.show(tui, &item);
             passes |= passing.is_decided_by(&item);
             passing.item(messages, item, false)
         })?;
@@ -226,10 +247,14 @@ impl Outputs {
         let mut result = Ok(());
         if !self.passing.full {
             let Outputs {
-                messages, passing, ..
+                messages,
+                passing,
+                tui,
+                ..
             } = self;
             let mut passing_conns = Vec::new();
             result = self.conversations.finish(self.last, &mut |item| {
+                passing.show(tui, &item);
                 let (Item::Message(conn, _) | Item::Event(&Event { conn, .. })) = item;
                 if passing.is_decided_by(&item) {
                     passing_conns.push(conn.id);
@@ -243,9 +268,19 @@ impl Outputs {
                 );
             }
         }
-        self.sinks()
+        let result = self
+            .sinks()
             .map(|sink| sink.finish(totals))
-            .fold(result, Result::and)
+            .fold(result, Result::and);
+        // All is written by now, and what was captured is looked at for as long as the user likes.
+        match &mut self.tui {
+            Some(tui) if result.is_ok() => tui.finish(totals),
+            Some(tui) => {
+                tui.close();
+                result
+            }
+            None => result,
+        }
     }
 }
 
@@ -304,6 +339,17 @@ impl Passing {
     fn count(&mut self) {
         self.shown += 1;
         self.full |= self.most.is_some_and(|most| self.shown >= most);
+    }
+
+    /// An item for the user interface, which asks the filter itself.
+    fn show(&self, tui: &mut Option<Box<Tui>>, item: &Item<'_>) {
+        let faces = match item {
+            Item::Event(event) => self.faces(event),
+            Item::Message(_, message) => self.direction.is_none_or(|dir| dir == message.dir),
+        };
+        if let Some(tui) = tui.as_mut().filter(|_| faces) {
+            tui.item(item);
+        }
     }
 
     /// Whether the exchange passes of which this read or write is a part.

@@ -2,6 +2,7 @@
 
 pub mod calls;
 pub mod color;
+pub mod content;
 pub mod endpoint;
 pub mod escape;
 pub mod har;

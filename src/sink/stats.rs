@@ -25,7 +25,7 @@ struct Row {
 
 /// Times in buckets whose width grows with them.
 #[derive(Debug)]
-struct Times {
+pub struct Times {
     counts: Vec<u64>,
     count: u64,
     longest: Nanos,
@@ -57,7 +57,7 @@ fn end_of(bucket: usize) -> Nanos {
 }
 
 impl Times {
-    fn add(&mut self, time: Nanos) {
+    pub fn add(&mut self, time: Nanos) {
         if let Some(count) = self.counts.get_mut(bucket(time)) {
             *count += 1;
         }
@@ -66,7 +66,7 @@ impl Times {
     }
 
     /// The time that so many percent do not exceed.
-    fn quantile(&self, percent: u64) -> Option<Nanos> {
+    pub fn quantile(&self, percent: u64) -> Option<Nanos> {
         let wanted = (self.count * percent).div_ceil(100);
         let mut sum = 0;
         for (at, count) in self.counts.iter().enumerate() {

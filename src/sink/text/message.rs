@@ -2,18 +2,15 @@
 
 use super::{Line, Mark, TextSink, styled};
 use crate::event::{Conn, Dir, Nanos};
-use crate::proto::body::{self, Decoded};
 use crate::proto::message::{Header, Subject};
-use crate::proto::protobuf;
 use crate::proto::{Http, Message, Part, Protocol};
 use crate::sink::color::Style;
+use crate::sink::content::{self, Piece};
 use crate::sink::escape;
 use std::io::Write;
 
 /// Indents what belongs to the line above.
 const INDENT: &str = "\t";
-/// JSON is indented up to here; who sends more wants no reader.
-const MAX_JSON: usize = 1 << 20;
 
 impl<W: Write> TextSink<W> {
     /// Appends the message.
@@ -224,151 +221,10 @@ fn indented(out: &mut Vec<u8>, line: &[u8]) {
 }
 
 fn show_body(out: &mut Vec<u8>, message: &Message) {
-    let decoded = match message.subject.http() {
-        Some(http) => body::decode(http, &message.body),
-        None => Decoded {
-            bytes: message.body.kept.clone(),
-            is_cut: !message.body.is_whole(),
-            undone: None,
-        },
-    };
-    if message.protocol == Protocol::Grpc {
-        grpc_messages(out, &decoded.bytes);
-    } else if let Some(coding) = &decoded.undone {
-        let mut line = format!("({} bytes, not decoded: ", decoded.bytes.len()).into_bytes();
-        line.extend_from_slice(coding);
-        line.push(b')');
-        indented(out, &line);
-    } else if let Some(json) = json(message, &decoded) {
-        escape::lines(out, &json, INDENT);
-    } else if let Some(text) = message
-        .subject
-        .http()
-        .and_then(|http| from_charset(http, &decoded.bytes))
-    {
-        escape::lines(out, text.as_bytes(), INDENT);
-    } else if is_text(&decoded.bytes) {
-        escape::lines(out, &decoded.bytes, INDENT);
-    } else {
-        let line = format!("({} bytes that are no text)", decoded.bytes.len());
-        indented(out, line.as_bytes());
-    }
-    if decoded.is_cut {
-        indented(out, b"[|body]");
-    }
-}
-
-/// Each message of a gRPC body, by the numbers of its fields.
-fn grpc_messages(out: &mut Vec<u8>, body: &[u8]) {
-    for (is_compressed, bytes) in protobuf::grpc_messages(body) {
-        let fields = protobuf::fields(bytes).filter(|_| !is_compressed);
-        let kind = match (is_compressed, &fields) {
-            (true, _) => "compressed message",
-            (false, Some(_)) => "message",
-            (false, None) => "message that is no Protocol Buffers",
-        };
-        indented(out, format!("({kind} of {} bytes)", bytes.len()).as_bytes());
-        match fields {
-            Some(fields) => escape::lines(out, fields.as_bytes(), INDENT),
-            None if is_text(bytes) => escape::lines(out, bytes, INDENT),
-            None => {}
+    for piece in content::readable(message) {
+        match piece {
+            Piece::Note(note) => indented(out, &note),
+            Piece::Json(text) | Piece::Text(text) => escape::lines(out, &text, INDENT),
         }
     }
-}
-
-/// The text that bytes of this character set stand for; `None` for UTF-8 and the sets that we do
-/// not know.
-fn from_charset(http: &Http, bytes: &[u8]) -> Option<String> {
-    let kind = String::from_utf8_lossy(http.header("content-type")?).to_ascii_lowercase();
-    let (_, charset) = kind.split_once("charset=")?;
-    let charset = charset.split(';').next()?.trim().trim_matches('"');
-    let units = |from: fn([u8; 2]) -> u16| {
-        let pairs = bytes.chunks_exact(2);
-        pairs.map(move |pair| {
-            from([
-                pair.first().copied().unwrap_or(0),
-                pair.last().copied().unwrap_or(0),
-            ])
-        })
-    };
-    match charset {
-        "iso-8859-1" | "latin1" => Some(bytes.iter().map(|&byte| char::from(byte)).collect()),
-        "utf-16le" | "utf-16" => Some(decode_utf16(units(u16::from_le_bytes))),
-        "utf-16be" => Some(decode_utf16(units(u16::from_be_bytes))),
-        _ => None,
-    }
-}
-
-fn decode_utf16(units: impl Iterator<Item = u16>) -> String {
-    char::decode_utf16(units)
-        .map(|ch| ch.unwrap_or(char::REPLACEMENT_CHARACTER))
-        .collect()
-}
-
-/// The body with line breaks, when it is JSON.
-fn json(message: &Message, decoded: &Decoded) -> Option<Vec<u8>> {
-    let kind = message.subject.http().and_then(Http::content_type);
-    let may_be = match kind {
-        Some(kind) => kind.to_ascii_lowercase().ends_with(b"json"),
-        None => matches!(decoded.bytes.first(), Some(b'{' | b'[')),
-    };
-    if !may_be || decoded.is_cut || decoded.bytes.len() > MAX_JSON {
-        return None;
-    }
-    serde_json::from_slice::<serde_json::Value>(&decoded.bytes).ok()?;
-    Some(broken(&decoded.bytes))
-}
-
-/// JSON with line breaks, and everything else as it was: numbers too long for us, the order of
-/// keys, and how a string was escaped.
-fn broken(json: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(json.len() * 2);
-    let (mut depth, mut in_string, mut is_escaped) = (0usize, false, false);
-    let line = |out: &mut Vec<u8>, depth: usize| {
-        out.push(b'\n');
-        out.extend(std::iter::repeat_n(b' ', depth.min(64) * 2));
-    };
-    let mut bytes = json.iter().copied().peekable();
-    while let Some(byte) = bytes.next() {
-        if in_string {
-            out.push(byte);
-            in_string = is_escaped || byte != b'"';
-            is_escaped = !is_escaped && byte == b'\\';
-            continue;
-        }
-        match byte {
-            b' ' | b'\t' | b'\r' | b'\n' => {}
-            b'{' | b'[' => {
-                out.push(byte);
-                while bytes.next_if(u8::is_ascii_whitespace).is_some() {}
-                if let Some(end) = bytes.next_if(|next| matches!(next, b'}' | b']')) {
-                    out.push(end);
-                } else {
-                    depth += 1;
-                    line(&mut out, depth);
-                }
-            }
-            b'}' | b']' => {
-                depth = depth.saturating_sub(1);
-                line(&mut out, depth);
-                out.push(byte);
-            }
-            b',' => {
-                out.push(byte);
-                line(&mut out, depth);
-            }
-            b':' => out.extend_from_slice(b": "),
-            _ => {
-                in_string = byte == b'"';
-                out.push(byte);
-            }
-        }
-    }
-    out
-}
-
-/// UTF-8, or at least nothing that only files have.
-fn is_text(bytes: &[u8]) -> bool {
-    let is_control = |byte: &&u8| **byte < 0x20 && !matches!(**byte, b'\n' | b'\r' | b'\t' | 0x1b);
-    !bytes.contains(&0) && bytes.iter().filter(is_control).count() * 20 <= bytes.len()
 }
