@@ -38,6 +38,7 @@ fn conn() -> Conn {
             remote: ([10, 0, 0, 2], 43210).into(),
         },
         addr_source: None,
+        unseen: None,
         role: Some(Role::Server),
         version: Some(0x0304),
         sni: None,

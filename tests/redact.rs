@@ -28,6 +28,7 @@ fn conn(id: u64, alpn: &str) -> Conn {
             remote: ([10, 0, 0, 3], 443).into(),
         },
         addr_source: None,
+        unseen: None,
         role: Some(Role::Client),
         version: Some(0x0303),
         sni: Some("h".to_owned()),
@@ -55,6 +56,7 @@ fn write_capture(path: &Path) {
         comment: String::new(),
         filter: None,
         packet_buffered: false,
+        may_join_late: false,
     };
     let mut sink = PcapSink::new(output, options).unwrap();
     let json = format!("{{\"password\": \"{SECRET}\", \"name\": \"me\"}}");

@@ -67,6 +67,7 @@ impl Capture {
             comment: "tlssniff -w f".to_owned(),
             filter: Some("port 443".to_owned()),
             packet_buffered: false,
+            may_join_late: false,
         };
         let sink = PcapSink::new(output, options).unwrap();
         let now = 1_790_000_000_000_000_000;
@@ -169,6 +170,7 @@ fn conn(id: u64, local: &str, remote: &str, role: Role) -> Conn {
             remote: addr(remote),
         },
         addr_source: Some(AddrSource::Socket),
+        unseen: None,
         role: Some(role),
         version: Some(0x0304),
         sni: Some("api.example.com".to_owned()),

@@ -39,6 +39,7 @@ fuzz_target!(|words: &str| {
             remote: ([0, 0, 0, 0, 0, 0, 0, 1], 50000).into(),
         },
         addr_source: None,
+        unseen: None,
         role: None,
         version: None,
         sni: None,

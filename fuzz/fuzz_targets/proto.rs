@@ -26,6 +26,7 @@ fn conn(kind: u8) -> Conn {
         }),
         transport: Transport::Unknown,
         addr_source: None,
+        unseen: None,
         role: [None, Some(Role::Client), Some(Role::Server)][usize::from(kind) % 3],
         version: None,
         sni: None,

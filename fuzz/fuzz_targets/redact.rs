@@ -23,6 +23,7 @@ fuzz_target!(|input: &[u8]| {
         lib: Rc::new(Lib { flavor: Flavor::OpenSsl, path: String::new(), version: None }),
         transport: Transport::Unknown,
         addr_source: None,
+        unseen: None,
         role: None,
         version: None,
         sni: None,
