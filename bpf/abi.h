@@ -215,7 +215,7 @@ struct ts_conn {
 	__u8 apart;    /* a call has used no socket: its address may follow */
 	__u8 evidence; /* of `carrier` */
 	__u8 begun;    /* it was seen from its beginning on */
-	__u32 ahead; /* bytes written that were told before the call said so */
+	__u32 ahead;   /* bytes written that were told before the call said so */
 	__u32 pad2;
 	__u64 hello[2]; /* the beginning of its random */
 	__u64 carrier;  /* inode of the socket that carries it, as far as is known */
@@ -242,8 +242,8 @@ struct ts_rec_conn {
 	char unix_path[TS_UNIX_PATH_LEN];
 	__u32 own_tgid;    /* as the process itself sees it, in its pid namespace */
 	__u32 awaits_addr; /* TS_REC_ADDR may follow */
-	__u32 begun;	   /* it was seen from its beginning on */
-	__u64 started;	   /* the process, since boot */
+	__u32 begun;       /* it was seen from its beginning on */
+	__u64 started;     /* the process, since boot */
 };
 
 /* Payload follows: the rest of the record. */

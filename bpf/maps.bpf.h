@@ -25,6 +25,13 @@
 #define __global __noinline
 #endif
 
+/* Before Linux 6.0 arm64 refuses a program that calls functions and ends in a tail call. */
+#if defined(TS_OLD_KERNEL) && defined(__TARGET_ARCH_arm64)
+#define __leaf static __always_inline
+#else
+#define __leaf __noinline
+#endif
+
 const volatile struct ts_config {
 	__u32 self_tgid;
 	__u32 snaplen; /* bytes kept of a call; 0: all */
@@ -227,7 +234,7 @@ static __always_inline __u32 tgid_of(struct task_struct *task)
 }
 
 /* A global function: it is used everywhere, and has a stack of its own where it is. */
-__noinline __u64 ids_for_us(void)
+__leaf __u64 ids_for_us(void)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 
@@ -270,7 +277,7 @@ static __always_inline void count(__u32 counter, __u64 n)
 /* Since Linux 5.11 fields of a task can be loaded; before that, each takes a helper. A function of
  * its own, since the verifier searches all of the kernel's types by name for each such load that it
  * meets (btf_nested_type_is_trusted(), 0.3 ms and more), and it meets every one many times. */
-__noinline __u32 current_exec_id(void)
+__leaf __u32 current_exec_id(void)
 {
 	struct task_struct *task;
 
