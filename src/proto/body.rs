@@ -2,7 +2,7 @@
 
 use super::message::{Body, Http, Message};
 use super::{At, Limits};
-use crate::event::Conn;
+use crate::event::{Conn, Dir};
 use std::io::Read;
 
 /// What a decoder works with: whose bytes they are, what may be kept, and where messages go.
@@ -13,6 +13,17 @@ pub struct Context<'a> {
     /// Bytes kept of all incomplete bodies.
     pub held: &'a mut usize,
     pub ready: &'a mut Vec<Message>,
+    /// Bytes that were taken and turned out to be no message.
+    pub undone: &'a mut Vec<Undone>,
+}
+
+/// The last bytes that were taken of a half, which are shown as they are after all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undone {
+    pub dir: Dir,
+    /// Of the first of them.
+    pub at: At,
+    pub bytes: Vec<u8>,
 }
 
 impl Context<'_> {
@@ -35,6 +46,13 @@ impl Context<'_> {
         body.kept.extend_from_slice(bytes);
         body.size += bytes.len() as u64;
         *self.held += bytes.len();
+    }
+
+    /// The last bytes that were taken of the half are no message, or will never be a whole one.
+    pub fn give_back(&mut self, dir: Dir, at: At, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            self.undone.push(Undone { dir, at, bytes });
+        }
     }
 
     /// The message is complete, or will never be.

@@ -361,3 +361,29 @@ fn streams_that_never_end_are_forgotten_in_time() {
         "ten cut requests, ten without response"
     );
 }
+
+/// Nothing that was taken may vanish.
+#[test]
+fn a_frame_that_is_none_after_all_is_shown_as_bytes() {
+    let mut feed = begun();
+    let bad = frame(SETTINGS, 0, 7, b"");
+    feed.write(&bad[..5]).write([&bad[5..], b"xy"].concat());
+    assert_eq!(feed.told(), "out 5 | out 6");
+    feed.write(settings()).told();
+    let head = get(1, "/a");
+    feed.write(&head[..head.len() - 1]).gap(Dir::Out, 1);
+    assert_eq!(feed.told(), format!("out {} | gap out 1", head.len() - 1));
+}
+
+#[test]
+fn a_head_that_is_never_continued_is_told_as_far_as_it_came() {
+    let mut feed = begun();
+    let fields = block(
+        &[(":method", "GET"), (":path", "/a"), (":authority", "h")],
+        false,
+    );
+    feed.write(frame(HEADERS, 1, 1, &fields));
+    assert_eq!(feed.told(), "");
+    feed.write(settings());
+    assert_eq!(feed.told(), "> GET https://h/a [|] | out 18");
+}

@@ -66,7 +66,8 @@ impl Limits {
 /// A connection in a protocol that is known: decodes both halves of it.
 pub trait Dialog: std::fmt::Debug {
     /// Takes the next bytes of a half. Returns how many of them were this protocol; what follows
-    /// them is shown as bytes. `is_start`: a read or write begins with them.
+    /// them is shown as bytes. `is_start`: a read or write begins with them. Bytes that were taken
+    /// before and are none of it after all are given back ([`Context::give_back`]).
     fn data(
         &mut self,
         dir: Dir,
