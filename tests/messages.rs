@@ -362,3 +362,42 @@ fn each_response_names_the_request_of_its_own_stream() {
         }
     }
 }
+
+fn har(file: &Path, filter: &str) -> Vec<Value> {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!(
+        "{}-{}.har",
+        file.file_stem().unwrap().to_string_lossy(),
+        filter.len()
+    ));
+    tlssniff(&["--har", path.to_str().unwrap(), filter], file);
+    let har: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    har["log"]["entries"].as_array().unwrap().clone()
+}
+
+/// The request itself does not pass the filter, and its body is looked for all the same.
+#[test]
+fn a_filter_on_responses_keeps_the_bodies_of_their_requests() {
+    let http1 = fixtures().join("curl-http1.pcapng");
+    let entries = har(&http1, "status == 404 and method == POST");
+    let [entry] = entries.as_slice() else {
+        panic!("{entries:?}");
+    };
+    let sent = &entry["request"];
+    let json = r#"{"ok":true,"list":[1,{"a":"b"}]}"#;
+    assert_eq!(sent["postData"]["text"], json, "{sent}");
+    assert_eq!(sent["bodySize"], json.len());
+    let entries = har(&fixtures().join("grpc.pcapng"), "response and grpc");
+    assert!(!entries.is_empty());
+    for entry in entries {
+        assert!(entry["request"]["bodySize"].as_u64() > Some(4), "{entry}");
+        assert!(entry["request"]["postData"]["text"].is_string(), "{entry}");
+    }
+    for filter in [
+        "http.req.body contains list",
+        "http.req.size > 1 and method == POST",
+    ] {
+        let told = tlssniff(&["-t", filter], &http1);
+        assert_eq!(told.lines().count(), 2, "{filter}: {told}");
+        assert!(told.contains(" 404 POST "), "{told}");
+    }
+}

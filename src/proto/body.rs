@@ -1,9 +1,11 @@
 //! Keeps the beginning of bodies within bounds, and undoes their content encoding for display.
 
-use super::message::{Body, Http, Message};
+use super::message::{Body, Http, Message, Part};
 use super::{At, Limits};
 use crate::event::{Conn, Dir};
+use std::cell::Cell;
 use std::io::Read;
+use std::rc::Rc;
 
 /// What a decoder works with: whose bytes they are, what may be kept, and where messages go.
 #[derive(Debug)]
@@ -12,6 +14,8 @@ pub struct Context<'a> {
     pub limits: Limits,
     /// Bytes kept of all incomplete bodies.
     pub held: &'a mut usize,
+    /// Bytes kept of the bodies of requests that wait for their responses.
+    pub sent: &'a Rc<Cell<usize>>,
     pub ready: &'a mut Vec<Message>,
     /// Bytes that were taken and turned out to be no message.
     pub undone: &'a mut Vec<Undone>,
@@ -60,7 +64,43 @@ impl Context<'_> {
         message.end = message.end.max(at.ts);
         message.is_cut |= message.body.lost > 0;
         *self.held = self.held.saturating_sub(message.body.kept.len());
+        if message.part == Part::Request
+            && message.body.size > 0
+            && let Some(asked) = &message.asked
+        {
+            let room = self.limits.bodies.saturating_sub(self.sent.get());
+            let _ = asked
+                .sent
+                .set(Rc::new(Sent::new(&message.body, room, self.sent)));
+        }
         self.ready.push(message);
+    }
+}
+
+/// The body of a request, for whoever looks at its response.
+#[derive(Debug)]
+pub struct Sent {
+    pub body: Body,
+    /// Counts what is kept of all such.
+    all: Rc<Cell<usize>>,
+}
+
+impl Sent {
+    /// Keeps at most so many bytes.
+    fn new(body: &Body, room: usize, all: &Rc<Cell<usize>>) -> Sent {
+        let kept = body.kept.get(..room).unwrap_or(&body.kept).to_vec();
+        all.set(all.get().saturating_add(kept.len()));
+        Sent {
+            body: Body { kept, ..*body },
+            all: Rc::clone(all),
+        }
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        let all = self.all.get();
+        self.all.set(all.saturating_sub(self.body.kept.len()));
     }
 }
 

@@ -6,7 +6,9 @@ use super::message::{Message, Protocol};
 use super::{At, Dialog, Item, Limits, half};
 use crate::event::{Conn, Data, Dir, Event, Kind, Nanos};
 use anyhow::Result;
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 /// Takes items; an error ends the run.
 pub type Emit<'a> = dyn FnMut(Item<'_>) -> Result<()> + 'a;
@@ -96,6 +98,7 @@ impl Conversations {
             decoder: Decoder {
                 limits,
                 held: 0,
+                sent: Rc::default(),
                 ready: Vec::new(),
                 undone: Vec::new(),
             },
@@ -176,6 +179,8 @@ struct Decoder {
     limits: Limits,
     /// Bytes kept of incomplete bodies.
     held: usize,
+    /// Likewise of the bodies of requests that have no response yet.
+    sent: Rc<Cell<usize>>,
     ready: Vec<Message>,
     undone: Vec<Undone>,
 }
@@ -350,6 +355,7 @@ impl Decoder {
             conn: event.conn,
             limits: self.limits,
             held: &mut self.held,
+            sent: &self.sent,
             ready: &mut self.ready,
             undone: &mut self.undone,
         }

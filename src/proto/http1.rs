@@ -271,14 +271,11 @@ impl Http1 {
         let waiting = Waiting {
             is_head: http.method.as_deref() == Some(b"HEAD"),
             is_connect: http.method.as_deref() == Some(b"CONNECT"),
-            asked: Rc::new(Asked {
-                ts: since.ts,
-                dir,
-                subject: Rc::new(Subject::Http(http)),
-            }),
+            asked: Rc::new(Asked::new(since.ts, dir, Rc::new(Subject::Http(http)))),
         };
         let subject = Rc::clone(&waiting.asked.subject);
-        let message = Message::begin(Protocol::Http1, Part::Request, dir, since, subject);
+        let mut message = Message::begin(Protocol::Http1, Part::Request, dir, since, subject);
+        message.asked = Some(Rc::clone(&waiting.asked));
         self.ask(waiting, at, context);
         self.begin_body(dir, at, message, framing, context);
         true

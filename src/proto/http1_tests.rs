@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::proto::testing::{Feed, ms};
+use crate::proto::{Conversations, Limits};
 
 const GET: &str = "GET /a?x=1 HTTP/1.1\r\nHost: h\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
@@ -536,4 +537,36 @@ fn what_is_no_frame_of_a_websocket_is_shown_as_bytes() {
         feed.told(),
         "out text 1B | gap out 9 | out 3 | out continuation 2B [|] | out text 1B"
     );
+}
+
+/// Bodies of requests are kept for their responses, all together within one limit, and no longer.
+#[test]
+fn bodies_that_wait_for_responses_are_bounded() {
+    let mut feed = Feed::new();
+    feed.conversations = Conversations::new(Limits {
+        body: 8,
+        bodies: 12,
+    });
+    for _ in 0..3 {
+        feed.write("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 7\r\n\r\n1234567");
+    }
+    let kept = |feed: &Feed| -> Vec<usize> {
+        let bodies = feed.messages.iter().filter_map(Message::request_body);
+        bodies.map(|body| body.kept.len()).collect()
+    };
+    assert_eq!(kept(&feed), [7, 7, 7]);
+    feed.messages.clear();
+    for _ in 0..3 {
+        feed.read("HTTP/1.1 204 N\r\n\r\n");
+    }
+    assert_eq!(kept(&feed), [7, 5, 0]);
+    assert!(
+        feed.messages
+            .iter()
+            .all(|response| { response.request_body().is_some_and(|body| body.size == 7) })
+    );
+    feed.messages.clear();
+    feed.write("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 7\r\n\r\n1234567");
+    feed.read("HTTP/1.1 204 N\r\n\r\n");
+    assert_eq!(kept(&feed), [7, 7]);
 }

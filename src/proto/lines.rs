@@ -408,11 +408,8 @@ impl Told<'_, '_> {
     /// A command that waits for its answer.
     pub fn ask(&mut self, key: u64, phrase: Phrase) {
         let message = self.message(Part::Request, self.since, phrase);
-        let asked = Rc::new(Asked {
-            ts: message.ts,
-            dir: self.dir,
-            subject: Rc::clone(&message.subject),
-        });
+        let subject = Rc::clone(&message.subject);
+        let asked = Rc::new(Asked::new(message.ts, self.dir, subject));
         self.context.finish(message, self.at);
         let pairs = &mut *self.pairs;
         if !self.is_keyed {

@@ -363,6 +363,7 @@ fn survive<G: Grammar>(seed: u64) {
                 conn: &conn,
                 limits: Limits::SHOWN,
                 held: &mut held,
+                sent: &Rc::default(),
                 ready: &mut ready,
                 undone: &mut Vec::new(),
             };

@@ -1,7 +1,9 @@
 //! A message of any protocol, as every sink and the filter see it.
 
 use super::At;
+use super::body::Sent;
 use crate::event::{Dir, Nanos};
+use std::cell::OnceCell;
 use std::rc::Rc;
 
 /// What a connection speaks inside TLS.
@@ -107,7 +109,8 @@ pub struct Message {
     pub stream: Option<u32>,
     pub subject: Rc<Subject>,
     pub body: Body,
-    /// The request that this answers, when it is known.
+    /// The request that this answers, when it is known; a request itself stands here as its response
+    /// will refer to it.
     pub asked: Option<Rc<Asked>>,
     /// Bytes are missing, or its end never came: what is known of it is the beginning.
     pub is_cut: bool,
@@ -119,6 +122,23 @@ pub struct Asked {
     pub ts: Nanos,
     pub dir: Dir,
     pub subject: Rc<Subject>,
+    /// Its body, once it is complete and where somebody looks at bodies.
+    pub sent: OnceCell<Rc<Sent>>,
+}
+
+impl Asked {
+    pub fn new(ts: Nanos, dir: Dir, subject: Rc<Subject>) -> Asked {
+        Asked {
+            ts,
+            dir,
+            subject,
+            sent: OnceCell::new(),
+        }
+    }
+
+    pub fn body(&self) -> Option<&Body> {
+        self.sent.get().map(|sent| &sent.body)
+    }
 }
 
 /// What it is about.
@@ -259,14 +279,27 @@ impl Message {
 
     /// From the first byte of the request to the last of the response, in nanoseconds.
     pub fn elapsed(&self) -> Option<Nanos> {
-        let asked = self.asked.as_ref()?;
-        Some(self.end.saturating_sub(asked.ts))
+        Some(self.end.saturating_sub(self.answers()?.ts))
     }
 
     /// From the first byte of the request to the first of the response, in nanoseconds.
     pub fn waited(&self) -> Option<Nanos> {
-        let asked = self.asked.as_ref()?;
-        Some(self.ts.saturating_sub(asked.ts))
+        Some(self.ts.saturating_sub(self.answers()?.ts))
+    }
+
+    /// The request that this is no part of, but belongs to.
+    fn answers(&self) -> Option<&Asked> {
+        let asked = self.asked.as_deref();
+        asked.filter(|_| self.part != Part::Request)
+    }
+
+    /// The body of the request that this is or answers.
+    pub fn request_body(&self) -> Option<&Body> {
+        match self.part {
+            Part::Request => Some(&self.body),
+            Part::Response => self.asked.as_ref()?.body(),
+            Part::Single | Part::Unanswered => None,
+        }
     }
 
     /// The HTTP request that this is or belongs to.

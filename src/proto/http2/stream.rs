@@ -155,15 +155,11 @@ impl Stream {
         };
         let mut message = Message::begin(protocol, part, dir, since, Rc::clone(&subject));
         if is_request {
-            self.asked = Some(Rc::new(Asked {
-                ts: since.ts,
-                dir,
-                subject,
-            }));
+            self.asked = Some(Rc::new(Asked::new(since.ts, dir, subject)));
         } else {
-            message.asked.clone_from(&self.asked);
             self.has_answer = true;
         }
+        message.asked.clone_from(&self.asked);
         message
     }
 
