@@ -89,6 +89,7 @@ fn path_of(url: &str) -> String {
 /// What tlssniff tells.
 fn told(file: &Path) -> Told {
     let mut told = Told::new();
+    let mut streamed: BTreeMap<Place, u64> = BTreeMap::new();
     // Where both ends were captured, Wireshark sees their connection once.
     let mut conns: BTreeMap<[String; 2], u64> = BTreeMap::new();
     for line in tlssniff(&["--json"], file).lines() {
@@ -101,7 +102,8 @@ fn told(file: &Path) -> Told {
             continue;
         }
         let kind = string(&line["type"]);
-        if kind != "request" && kind != "response" {
+        let is_streamed = kind == "message" && line["proto"] == "grpc";
+        if kind != "request" && kind != "response" && !is_streamed {
             continue;
         }
         let (local, remote) = (
@@ -113,6 +115,12 @@ fn told(file: &Path) -> Told {
         } else {
             (remote, local)
         };
+        let stream = line["stream"].as_u64().unwrap_or(0);
+        if is_streamed {
+            // The response whose content it is will be told at the end of the stream.
+            *streamed.entry((ends.0, ends.1, stream)).or_default() += decoded_len(&line["body"]);
+            continue;
+        }
         let http = &line["http"];
         let first = match kind.as_str() {
             "request" => format!(
@@ -135,8 +143,10 @@ fn told(file: &Path) -> Told {
             size: decoded_len(&line["body"]),
             answers: line["request"]["url"].as_str().map(path_of),
         };
-        let stream = line["stream"].as_u64().unwrap_or(0);
         told.entry((ends.0, ends.1, stream)).or_default().push(head);
+    }
+    for (place, size) in streamed {
+        told.get_mut(&place).unwrap().last_mut().unwrap().size += size;
     }
     told
 }

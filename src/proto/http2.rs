@@ -1,6 +1,7 @@
 //! HTTP/2 (RFC 9113): frames, streams, and the messages that they carry.
 
 pub mod frame;
+mod grpc;
 mod stream;
 
 pub use frame::{PREFACE, are_frames};

@@ -182,7 +182,7 @@ pub struct Http {
     /// In order, duplicates kept; HTTP/2's pseudo fields (`:path`) are not among them.
     pub headers: Vec<Header>,
     pub trailers: Vec<Header>,
-    /// Of a gRPC stream: its messages so far.
+    /// Of gRPC: the messages in the body; those of a stream have been told one by one.
     pub grpc_messages: u64,
     /// Fields that were referred to in a part of the HPACK table that was never seen.
     pub unknown_fields: u32,

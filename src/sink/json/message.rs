@@ -14,7 +14,7 @@
 //! | `http.status`, `http.reason` | number, string | of a response |
 //! | `http.headers`, `http.trailers` | array | pairs of name and value, in order |
 //! | `http.unknown` | number | fields that HTTP/2 referred to and that passed before the capture |
-//! | `http.grpc_messages` | number | gRPC messages in the body |
+//! | `http.grpc_messages` | number | gRPC messages in the body; those of a stream have been told before, each by itself |
 //! | `text` | string | the message in one line, of other protocols: a command, an event's type |
 //! | `body.text`, `body.bytes` | string | content, decoded; in base64 where it is not UTF-8 |
 //! | `encoding` | string | a content coding that could not be undone: `body` is still in it |

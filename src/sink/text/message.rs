@@ -157,14 +157,17 @@ fn response(out: &mut Vec<u8>, message: &Message, http: &Http, color: bool) {
 
 /// Type and size of the content, when there is any.
 fn content(out: &mut Vec<u8>, message: &Message, http: &Http) {
-    if message.body.size == 0 {
+    let size = message.body.size;
+    if size == 0 && http.grpc_messages == 0 {
         return;
     }
     if let Some(kind) = http.content_type() {
         out.push(b' ');
         escape::token(out, kind);
     }
-    let _ = write!(out, " {}B", message.body.size);
+    if size > 0 {
+        let _ = write!(out, " {size}B");
+    }
     if http.grpc_messages > 1 {
         let _ = write!(out, " {} messages", http.grpc_messages);
     }
