@@ -7,7 +7,7 @@ use super::*;
 use crate::proto::detect::{self, First, Verdict};
 use crate::proto::testing::{Feed, conn};
 use crate::proto::{
-    Limits, amqp, dns, imap, kafka, ldap, mongo, mqtt, mysql, postgres, redis, smtp,
+    Limits, amqp, dns, ftp, imap, kafka, ldap, mongo, mqtt, mysql, pop3, postgres, redis, smtp,
 };
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -28,6 +28,8 @@ const RECORDED: &[(&str, Protocol)] = &[
     ("amqp", Protocol::Amqp),
     ("dns", Protocol::Dns),
     ("ldap", Protocol::Ldap),
+    ("ftp", Protocol::Ftp),
+    ("pop3", Protocol::Pop3),
 ];
 
 /// Of one recording, so many places are tried.
@@ -344,6 +346,8 @@ fn nonsense_is_survived_in_bounds() {
     survive::<amqp::Amqp>(9);
     survive::<dns::Dns>(10);
     survive::<ldap::Ldap>(11);
+    survive::<ftp::Ftp>(12);
+    survive::<pop3::Pop3>(13);
 }
 
 fn survive<G: Grammar>(seed: u64) {

@@ -28,6 +28,9 @@ pub enum Protocol {
     /// DNS over TLS.
     Dns,
     Ldap,
+    /// The control connection only.
+    Ftp,
+    Pop3,
 }
 
 impl Protocol {
@@ -49,6 +52,8 @@ impl Protocol {
         Protocol::Amqp,
         Protocol::Dns,
         Protocol::Ldap,
+        Protocol::Ftp,
+        Protocol::Pop3,
     ];
 
     /// The name in JSON and in filters.
@@ -70,6 +75,8 @@ impl Protocol {
             Protocol::Amqp => "amqp",
             Protocol::Dns => "dns",
             Protocol::Ldap => "ldap",
+            Protocol::Ftp => "ftp",
+            Protocol::Pop3 => "pop3",
         }
     }
 

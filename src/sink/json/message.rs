@@ -7,7 +7,7 @@
 //! | `type` | string | `request`, `response`, `message` (neither), `unanswered` (a request) |
 //! | `ts` | string | of the first byte; of `unanswered`, when that was certain |
 //! | `dir` | string | `in` read, `out` written |
-//! | `proto` | string | `http1`, `http2`, `grpc`, `ws`, `sse`, `postgres`, `redis`, `mysql`, `smtp`, `imap`, `mqtt`, `mongo`, `kafka`, `amqp`, `dns`, `ldap` |
+//! | `proto` | string | `http1`, `http2`, `grpc`, `ws`, `sse`, `postgres`, `redis`, `mysql`, `smtp`, `imap`, `mqtt`, `mongo`, `kafka`, `amqp`, `dns`, `ldap`, `ftp`, `pop3` |
 //! | `stream` | number | stream of HTTP/2 |
 //! | `http.version` | string | `1.0`, `1.1`, `2` |
 //! | `http.method`, `http.url`, `http.host` | string | of a request |
