@@ -1,7 +1,7 @@
 //! Keeps the beginning of bodies within bounds, and undoes their content encoding for display.
 
-use super::message::{Body, Http, Message, Part};
-use super::{At, Limits};
+use super::message::{Body, Http, Message, Part, Subject};
+use super::{At, Limits, doh};
 use crate::event::{Conn, Dir};
 use std::cell::Cell;
 use std::io::Read;
@@ -45,6 +45,18 @@ impl Context<'_> {
         body.size += bytes.len() as u64;
     }
 
+    /// The next bytes of an HTTP message's body. One that says what the message is about is kept
+    /// whoever else looks at bodies.
+    pub fn keep_content(&mut self, message: &mut Message, bytes: &[u8]) {
+        let is_short = message.body.kept.len().saturating_add(bytes.len()) <= doh::MAX_MESSAGE;
+        let is_dns = || message.subject.http().is_some_and(doh::is_message);
+        if self.limits.body == 0 && is_short && is_dns() {
+            self.keep_short(&mut message.body, bytes);
+        } else {
+            self.keep(&mut message.body, bytes);
+        }
+    }
+
     /// Likewise of a body that is short and that we look at ourselves, whoever else does.
     pub fn keep_short(&mut self, body: &mut Body, bytes: &[u8]) {
         body.kept.extend_from_slice(bytes);
@@ -63,6 +75,12 @@ impl Context<'_> {
     pub fn finish(&mut self, mut message: Message, at: At) {
         message.end = message.end.max(at.ts);
         message.is_cut |= message.body.lost > 0;
+        if let Subject::Http(http) = &*message.subject
+            && let Some(dns) = doh::describe(http, &message.body)
+            && let Subject::Http(http) = Rc::make_mut(&mut message.subject)
+        {
+            http.dns = Some(dns);
+        }
         *self.held = self.held.saturating_sub(message.body.kept.len());
         if message.part == Part::Request
             && message.body.size > 0

@@ -425,7 +425,7 @@ impl Http1 {
             self.half(dir).state = State::Lost;
             return Step::Wrong;
         };
-        context.keep(&mut message.body, taken.content);
+        context.keep_content(&mut message, taken.content);
         message.end = at.ts;
         if taken.is_end {
             if let Framing::Chunked(Chunk::Trailers(lines)) = &framing {

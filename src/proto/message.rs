@@ -189,6 +189,8 @@ pub struct Http {
     /// In order, duplicates kept; HTTP/2's pseudo fields (`:path`) are not among them.
     pub headers: Vec<Header>,
     pub trailers: Vec<Header>,
+    /// Of DNS over HTTPS: the question or the answer in one line. Foreign.
+    pub dns: Option<Vec<u8>>,
     /// Of gRPC: the messages in the body; those of a stream have been told one by one.
     pub grpc_messages: u64,
     /// Fields that were referred to in a part of the HPACK table that was never seen.

@@ -8,6 +8,7 @@ pub mod body;
 pub mod conn;
 pub mod detect;
 mod dns;
+mod doh;
 mod ftp;
 pub mod hpack;
 pub mod http1;

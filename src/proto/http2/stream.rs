@@ -79,7 +79,7 @@ impl Stream {
         }
         if let Some(message) = self.slot(dir) {
             message.end = at.ts;
-            context.keep(&mut message.body, content);
+            context.keep_content(message, content);
         }
     }
 

@@ -159,6 +159,7 @@ fn response(out: &mut Vec<u8>, message: &Message, http: &Http, color: bool) {
 fn content(out: &mut Vec<u8>, message: &Message, http: &Http) {
     let size = message.body.size;
     if size == 0 && http.grpc_messages == 0 {
+        dns(out, http);
         return;
     }
     if let Some(kind) = http.content_type() {
@@ -170,6 +171,15 @@ fn content(out: &mut Vec<u8>, message: &Message, http: &Http) {
     }
     if http.grpc_messages > 1 {
         let _ = write!(out, " {} messages", http.grpc_messages);
+    }
+    dns(out, http);
+}
+
+/// What a message of DNS over HTTPS asks or answers.
+fn dns(out: &mut Vec<u8>, http: &Http) {
+    if let Some(line) = &http.dns {
+        out.push(b' ');
+        escape::line(out, line);
     }
 }
 
