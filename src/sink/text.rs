@@ -3,6 +3,7 @@
 //! `TIME 🔓 COMM[PID] SRC > DST #CONN PROTO MARK TEXT`: single spaces and a fixed order, for `grep`,
 //! `cut` and `awk`. MARK is `>` written data, `<` read data, `!` trouble, `*` the connection (`-v`).
 
+mod charset;
 mod message;
 
 use super::calls::{Calls, Piece};

@@ -1,6 +1,6 @@
 //! The line of a message, and its head and body below.
 
-use super::{Line, Mark, TextSink, styled};
+use super::{Line, Mark, TextSink, charset, styled};
 use crate::event::{Conn, Dir, Nanos};
 use crate::proto::body::{self, Decoded};
 use crate::proto::message::{Header, Subject};
@@ -257,7 +257,7 @@ fn show_body(out: &mut Vec<u8>, message: &Message) {
     } else if let Some(text) = message
         .subject
         .http()
-        .and_then(|http| from_charset(http, &decoded.bytes))
+        .and_then(|http| charset::decode(http, &decoded.bytes))
     {
         escape::lines(out, text.as_bytes(), INDENT);
     } else if is_text(&decoded.bytes) {
@@ -287,35 +287,6 @@ fn grpc_messages(out: &mut Vec<u8>, body: &[u8]) {
             None => {}
         }
     }
-}
-
-/// The text that bytes of this character set stand for; `None` for UTF-8 and the sets that we do
-/// not know.
-fn from_charset(http: &Http, bytes: &[u8]) -> Option<String> {
-    let kind = String::from_utf8_lossy(http.header("content-type")?).to_ascii_lowercase();
-    let (_, charset) = kind.split_once("charset=")?;
-    let charset = charset.split(';').next()?.trim().trim_matches('"');
-    let units = |from: fn([u8; 2]) -> u16| {
-        let pairs = bytes.chunks_exact(2);
-        pairs.map(move |pair| {
-            from([
-                pair.first().copied().unwrap_or(0),
-                pair.last().copied().unwrap_or(0),
-            ])
-        })
-    };
-    match charset {
-        "iso-8859-1" | "latin1" => Some(bytes.iter().map(|&byte| char::from(byte)).collect()),
-        "utf-16le" | "utf-16" => Some(decode_utf16(units(u16::from_le_bytes))),
-        "utf-16be" => Some(decode_utf16(units(u16::from_be_bytes))),
-        _ => None,
-    }
-}
-
-fn decode_utf16(units: impl Iterator<Item = u16>) -> String {
-    char::decode_utf16(units)
-        .map(|ch| ch.unwrap_or(char::REPLACEMENT_CHARACTER))
-        .collect()
 }
 
 /// The body with line breaks, when it is JSON.
@@ -381,7 +352,7 @@ fn broken(json: &[u8]) -> Vec<u8> {
 }
 
 /// UTF-8, or at least nothing that only files have.
-fn is_text(bytes: &[u8]) -> bool {
+pub(super) fn is_text(bytes: &[u8]) -> bool {
     let is_control = |byte: &&u8| **byte < 0x20 && !matches!(**byte, b'\n' | b'\r' | b'\t' | 0x1b);
     !bytes.contains(&0) && bytes.iter().filter(is_control).count() * 20 <= bytes.len()
 }
