@@ -138,6 +138,11 @@ pub struct Cli {
     #[arg(long, help_heading = SHOW)]
     pub body: bool,
 
+    /// What stands under the lines, by letters: H head and B body of requests, h head and b body of
+    /// responses, m nothing more; HBhb is the same as --headers --body
+    #[arg(long, value_name = "PARTS", value_parser = parse_parts, help_heading = SHOW)]
+    pub print_parts: Option<PrintParts>,
+
     /// At the end, a table of hosts: requests, statuses, and how long responses took
     #[arg(long, help_heading = SHOW)]
     pub stats: bool,
@@ -277,6 +282,10 @@ pub struct Cli {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PidList(pub Vec<u32>);
 
+/// The letters of `--print-parts`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrintParts(pub String);
+
 /// `-Q`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Direction {
@@ -344,6 +353,19 @@ fn parse_pids(text: &str) -> Result<PidList, String> {
         return Err("no process number in it: did pgrep find nothing?".to_owned());
     }
     Ok(PidList(pids))
+}
+
+/// Letters as `http --print` of HTTPie has them.
+fn parse_parts(text: &str) -> Result<PrintParts, String> {
+    match text.chars().find(|letter| !"HBhbm".contains(*letter)) {
+        None if text.is_empty() => Err("name parts by H, B, h, b, or m for none".to_owned()),
+        None => Ok(PrintParts(text.to_owned())),
+        Some(other) => Err(format!(
+            "'{}' is none of H, B (head and body of requests), h, b (of responses) and m (the line \
+             itself)",
+            other.escape_debug()
+        )),
+    }
 }
 
 /// A number with an optional fraction and unit; seconds without one.

@@ -411,3 +411,39 @@ fn a_filter_on_responses_keeps_the_bodies_of_their_requests() {
         assert!(told.contains(" 404 POST "), "{told}");
     }
 }
+
+/// Each letter brings what it names and nothing else; -A without letters brings all.
+#[test]
+fn parts_that_are_named_stand_under_the_lines() {
+    let file = fixtures().join("curl-http1.pcapng");
+    let shown = |args: &[&str]| {
+        let words = [&["-t", "--color", "never", "method == POST"], args].concat();
+        let told = tlssniff(&words, &file);
+        let marks = [
+            "\tPOST /x HTTP/1.1",
+            "\t{",
+            "\tHTTP/1.1 404 Not Found",
+            "<hr><center>nginx",
+        ];
+        marks.map(|mark| told.contains(mark))
+    };
+    assert_eq!(shown(&["--print-parts=H"]), [true, false, false, false]);
+    assert_eq!(shown(&["--print-parts=B"]), [false, true, false, false]);
+    assert_eq!(shown(&["--print-parts=h"]), [false, false, true, false]);
+    assert_eq!(shown(&["--print-parts=b"]), [false, false, false, true]);
+    assert_eq!(shown(&["--print-parts=m"]), [false; 4]);
+    assert_eq!(
+        shown(&["--print-parts=Hb", "-A"]),
+        [true, false, false, true]
+    );
+    assert_eq!(shown(&["--print-parts=HBhb"]), [true; 4]);
+    assert_eq!(shown(&["--headers", "--body"]), [true; 4]);
+    assert_eq!(shown(&["-A"]), [true; 4]);
+    let refused = Command::new(env!("CARGO_BIN_EXE_tlssniff"))
+        .args(["--print-parts=Hx", "-r", "nothing"])
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(stderr.contains("'x' is none of H, B"), "{stderr}");
+}

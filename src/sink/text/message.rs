@@ -62,7 +62,21 @@ impl<W: Write> TextSink<W> {
     }
 
     fn parts(&mut self, message: &Message) {
-        let (headers, shows_body) = (self.options.headers, self.options.body);
+        let is_request = match message.part {
+            Part::Request | Part::Unanswered => true,
+            Part::Response => false,
+            // It goes the way of the request that it belongs to, or the other.
+            Part::Single => message
+                .asked
+                .as_ref()
+                .is_some_and(|asked| asked.dir == message.dir),
+        };
+        let parts = if is_request {
+            self.options.request
+        } else {
+            self.options.response
+        };
+        let (headers, shows_body) = (parts.head, parts.body);
         let out = self.output.buf();
         let http = message.subject.http();
         if let Some(http) = http.filter(|_| headers) {
