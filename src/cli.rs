@@ -355,7 +355,7 @@ fn parse_pids(text: &str) -> Result<PidList, String> {
     Ok(PidList(pids))
 }
 
-/// Letters as `http --print` of HTTPie has them.
+/// Letters as `--print` of HTTP clients has them.
 fn parse_parts(text: &str) -> Result<PrintParts, String> {
     match text.chars().find(|letter| !"HBhbm".contains(*letter)) {
         None if text.is_empty() => Err("name parts by H, B, h, b, or m for none".to_owned()),
