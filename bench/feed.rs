@@ -1,8 +1,12 @@
 //! The stages from the ring to a sink, fed with records as BPF writes them, without any BPF.
 
+#[path = "talk.rs"]
+mod talk;
+
 use anyhow::Result;
 use std::io;
 use std::rc::Rc;
+use talk::Talk;
 use tlssniff::bpf::ConnKey;
 use tlssniff::event::{Flavor, Lib, Proc, Unseen};
 use tlssniff::flow::{ConnTable, Facts};
@@ -13,8 +17,8 @@ use tlssniff::sink::pcapng::{self, PcapSink};
 use tlssniff::sink::rotate::Output;
 use tlssniff::sink::text::{TextOptions, TextSink};
 
-/// The sinks by name.
-pub const SINKS: [&str; 3] = ["pcapng", "text", "json"];
+/// The sinks by name; behind the last two, text of messages.
+pub const SINKS: [&str; 5] = ["pcapng", "text", "json", "http1", "http2"];
 
 /// Connections that take turns, as those of a server do.
 const CONNS: u64 = 16;
@@ -28,15 +32,17 @@ pub struct Feed {
     table: ConnTable,
     facts: Anybody,
     sink: Box<dyn Sink>,
+    talk: Option<Talk>,
     record: Vec<u8>,
     calls: u64,
-    offsets: [u64; CONNS as usize],
+    /// Of both halves: what is read, what is written.
+    offsets: [[u64; CONNS as usize]; 2],
 }
 
 impl Feed {
-    /// One of [`SINKS`], and how many bytes each call moves.
-    pub fn new(sink: &str, size: usize) -> Result<Feed> {
-        let sink: Box<dyn Sink> = match sink {
+    /// One of [`SINKS`], and how many bytes each call moves, or each response has.
+    pub fn new(name: &str, size: usize) -> Result<Feed> {
+        let sink: Box<dyn Sink> = match name {
             "pcapng" => {
                 let output = Output::stream(Box::new(io::sink()), "nowhere");
                 Box::new(PcapSink::new(output, pcapng::Options::default())?)
@@ -48,24 +54,58 @@ impl Feed {
             table: ConnTable::default(),
             facts: Anybody::new(),
             sink,
+            talk: None,
             record: Vec::new(),
             calls: 0,
-            offsets: [0; CONNS as usize],
+            offsets: [[0; CONNS as usize]; 2],
         };
         for conn in 1..=CONNS {
             feed.record = conn_record(conn);
             feed.take()?;
         }
-        feed.record = data_record(size);
+        feed.record = data_record(&vec![b'~'; size]);
+        feed.talk = match name {
+            "http1" => Some(Talk::new(false, size)),
+            "http2" => Some(Talk::new(true, size)),
+            _ => None,
+        };
+        if let Some(talk) = &mut feed.talk {
+            for (half, (bytes, places)) in talk.calls.iter_mut().enumerate() {
+                *bytes = data_record(bytes);
+                // The request is read.
+                put(bytes, 74, &[u8::from(half == 0)]);
+                places.iter_mut().for_each(|place| *place += DATA_RECORD);
+            }
+        }
         Ok(feed)
     }
 
-    /// One more `SSL_write`.
+    /// One more `SSL_write`; of messages, a request and its response in turn.
     pub fn call(&mut self) -> Result<()> {
-        let conn = self.calls % CONNS;
+        let turn = usize::from(self.talk.is_none() || self.calls % 2 == 1);
+        let Some(mut talk) = self.talk.take() else {
+            let conn = self.calls % CONNS;
+            return self.move_bytes(conn, turn);
+        };
+        let exchange = self.calls / 2;
+        let stream = u32::try_from(exchange / CONNS * 2 + 1).expect("a stream");
+        let (call, places) = &mut talk.calls[turn];
+        for &mut place in places {
+            put(call, place, &stream.to_be_bytes());
+        }
+        std::mem::swap(&mut self.record, call);
+        self.talk = Some(talk);
+        let result = self.move_bytes(exchange % CONNS, turn);
+        if let Some(talk) = &mut self.talk {
+            std::mem::swap(&mut self.record, &mut talk.calls[turn].0);
+        }
+        result
+    }
+
+    fn move_bytes(&mut self, conn: u64, turn: usize) -> Result<()> {
         self.calls += 1;
         let len = (self.record.len() - DATA_RECORD) as u64;
-        let off = &mut self.offsets[conn as usize];
+        let off = &mut self.offsets[turn][conn as usize];
         put(&mut self.record, 8, &(conn + 1).to_ne_bytes());
         put(&mut self.record, 16, &(self.calls * 10_000).to_ne_bytes());
         put(&mut self.record, 24, &off.to_ne_bytes());
@@ -76,9 +116,16 @@ impl Feed {
     fn take(&mut self) -> Result<()> {
         let raw = ring::decode(&self.record).expect("a record as BPF writes it");
         let Feed {
-            table, facts, sink, ..
+            table,
+            facts,
+            sink,
+            talk,
+            ..
         } = self;
-        table.record(raw, facts, &mut |event| sink.event(event))
+        table.record(raw, facts, &mut |event| match talk {
+            Some(talk) => talk.event(event, sink.as_mut()),
+            None => sink.event(event),
+        })
     }
 }
 
@@ -106,9 +153,9 @@ fn conn_record(conn: u64) -> Vec<u8> {
     record
 }
 
-fn data_record(size: usize) -> Vec<u8> {
-    let mut record = vec![b'~'; DATA_RECORD + size];
-    record[..DATA_RECORD].fill(0);
+fn data_record(bytes: &[u8]) -> Vec<u8> {
+    let size = bytes.len();
+    let mut record = [&[0; DATA_RECORD], bytes].concat();
     put(&mut record, 0, &2u32.to_ne_bytes());
     put(&mut record, 32, &(size as u64).to_ne_bytes());
     put(&mut record, 40, &(size as u64).to_ne_bytes());

@@ -84,11 +84,11 @@ fn response() -> Message {
         kept,
         lost: 0,
     };
-    message.asked = Some(Rc::new(Asked {
-        ts: 0,
-        dir: Dir::In,
-        subject: Rc::new(Subject::Http(request)),
-    }));
+    message.asked = Some(Rc::new(Asked::new(
+        0,
+        Dir::In,
+        Rc::new(Subject::Http(request)),
+    )));
     message
 }
 

@@ -14,6 +14,7 @@ complete -c tlssniff -s c -l count -d 'Stop after this many events have been sho
 complete -c tlssniff -l duration -d 'Stop after this time: 10, 1.5s, 200ms, 2m, 1h' -r
 complete -c tlssniff -s F -l filter-file -d 'Read the filter expression from this file' -r -F
 complete -c tlssniff -s Y -l filter -d 'The filter expression as one argument' -r
+complete -c tlssniff -l print-parts -d 'What stands under the lines, by letters: H head and B body of requests, h head and b body of responses, m nothing more; HBhb is the same as --headers --body' -r
 complete -c tlssniff -l format -d 'Format of the output [default: text]' -r -f -a "text\t''
 json\t''"
 complete -c tlssniff -l color -d 'Colour: auto is for terminals only and heeds $NO_COLOR and $CLICOLOR_FORCE' -r -f -a "auto\t''

@@ -138,6 +138,11 @@ pub struct Cli {
     #[arg(long, help_heading = SHOW)]
     pub body: bool,
 
+    /// What stands under the lines, by letters: H head and B body of requests, h head and b body of
+    /// responses, m nothing more; HBhb is the same as --headers --body
+    #[arg(long, value_name = "PARTS", value_parser = parse_parts, help_heading = SHOW)]
+    pub print_parts: Option<PrintParts>,
+
     /// At the end, a table of hosts: requests, statuses, and how long responses took
     #[arg(long, help_heading = SHOW)]
     pub stats: bool,
@@ -305,6 +310,10 @@ pub struct History {
     pub bytes: Option<u64>,
 }
 
+/// The letters of `--print-parts`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrintParts(pub String);
+
 /// `-Q`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Direction {
@@ -385,6 +394,19 @@ fn parse_history(text: &str) -> Result<History, String> {
         _ => {
             Err("use a number of exchanges from 1 to 10000000, and maybe a size: 50000,256M".into())
         }
+    }
+}
+
+/// Letters as `--print` of HTTP clients has them.
+fn parse_parts(text: &str) -> Result<PrintParts, String> {
+    match text.chars().find(|letter| !"HBhbm".contains(*letter)) {
+        None if text.is_empty() => Err("name parts by H, B, h, b, or m for none".to_owned()),
+        None => Ok(PrintParts(text.to_owned())),
+        Some(other) => Err(format!(
+            "'{}' is none of H, B (head and body of requests), h, b (of responses) and m (the line \
+             itself)",
+            other.escape_debug()
+        )),
     }
 }
 

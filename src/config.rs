@@ -15,7 +15,7 @@ use crate::sink::escape;
 pub use crate::sink::pcapng::{Format as Kind, Framing};
 pub use crate::sink::rotate::Rotation as Rotate;
 pub use crate::sink::serve::Listen;
-use crate::sink::text::{Payload, TextOptions};
+use crate::sink::text::{Parts, Payload, TextOptions};
 use crate::time::TimeStyle;
 use crate::tui;
 use anyhow::{Context, Result};
@@ -455,6 +455,16 @@ fn output(cli: &Cli, around: &Surroundings) -> Output {
         cli::Color::Always => When::Always,
         cli::Color::Never => When::Never,
     };
+    let named = cli.print_parts.as_ref().map(|parts| parts.0.as_str());
+    let parts = |head: char, body: char| {
+        let has = |part: char| named.is_some_and(|parts| parts.contains(part));
+        // -A without a choice means everything.
+        let is_all = cli.ascii_payload > 0 && named.is_none();
+        Parts {
+            head: has(head) || cli.headers || is_all || cli.verbose > 1,
+            body: has(body) || cli.body || is_all,
+        }
+    };
     Output {
         format: match cli.json || cli.format == Some(cli::Format::Json) {
             true => Format::Json,
@@ -470,8 +480,8 @@ fn output(cli: &Cli, around: &Surroundings) -> Output {
         line_buffered,
         raw: cli.raw || cli.hex > 0 || cli.hex_ascii > 0,
         text: TextOptions {
-            headers: cli.headers || cli.ascii_payload > 0 || cli.verbose > 1,
-            body: cli.body || cli.ascii_payload > 0,
+            request: parts('H', 'B'),
+            response: parts('h', 'b'),
             ascii: cli.ascii,
             color: color::enabled(when, terminal, around.env),
             payload: match (cli.hex_ascii, cli.hex, cli.ascii_payload) {

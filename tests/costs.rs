@@ -159,7 +159,7 @@ fn user_space_keeps_to_its_budget_per_event() {
     }
     let (few, many) = (500, 2500);
     let mut costs = Costs::new();
-    for sink in ["pcapng", "text", "json"] {
+    for sink in ["pcapng", "text", "json", "http1", "http2"] {
         for size in [256, 16 * 1024] {
             // What starting costs is in both.
             let spent = callgrind(sink, size, many) - callgrind(sink, size, few);

@@ -64,8 +64,8 @@ struct Head {
     /// `GET /path` or `200`.
     first: String,
     headers: Vec<(String, String)>,
-    /// Bytes of the content, decompressed.
-    size: u64,
+    /// The content, decompressed, in hex.
+    content: String,
     /// The path of the request that this answers.
     answers: Option<String>,
 }
@@ -74,10 +74,26 @@ fn string(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn decoded_len(body: &Value) -> u64 {
-    let base64 = string(&body["bytes"]);
-    let padding = base64.bytes().filter(|&byte| byte == b'=').count();
-    (string(&body["text"]).len() + base64.len() / 4 * 3 - padding) as u64
+fn decoded(body: &Value) -> String {
+    let bytes = match body["text"].as_str() {
+        Some(text) => text.as_bytes().to_vec(),
+        None => unbase64(&string(&body["bytes"])),
+    };
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unbase64(text: &str) -> Vec<u8> {
+    let digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let (mut bits, mut count, mut bytes) = (0u32, 0, Vec::new());
+    for digit in text.trim_end_matches('=').chars() {
+        bits = bits << 6 | digits.find(digit).unwrap() as u32;
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count) as u8);
+        }
+    }
+    bytes
 }
 
 /// The part of an URL from the path on.
@@ -89,6 +105,7 @@ fn path_of(url: &str) -> String {
 /// What tlssniff tells.
 fn told(file: &Path) -> Told {
     let mut told = Told::new();
+    let mut streamed: BTreeMap<Place, String> = BTreeMap::new();
     // Where both ends were captured, Wireshark sees their connection once.
     let mut conns: BTreeMap<[String; 2], u64> = BTreeMap::new();
     for line in tlssniff(&["--json"], file).lines() {
@@ -101,7 +118,8 @@ fn told(file: &Path) -> Told {
             continue;
         }
         let kind = string(&line["type"]);
-        if kind != "request" && kind != "response" {
+        let is_streamed = kind == "message" && line["proto"] == "grpc";
+        if kind != "request" && kind != "response" && !is_streamed {
             continue;
         }
         let (local, remote) = (
@@ -113,6 +131,12 @@ fn told(file: &Path) -> Told {
         } else {
             (remote, local)
         };
+        let stream = line["stream"].as_u64().unwrap_or(0);
+        if is_streamed {
+            // The response whose content it is will be told at the end of the stream.
+            *streamed.entry((ends.0, ends.1, stream)).or_default() += &decoded(&line["body"]);
+            continue;
+        }
         let http = &line["http"];
         let first = match kind.as_str() {
             "request" => format!(
@@ -132,11 +156,13 @@ fn told(file: &Path) -> Told {
         let head = Head {
             first,
             headers,
-            size: decoded_len(&line["body"]),
+            content: decoded(&line["body"]),
             answers: line["request"]["url"].as_str().map(path_of),
         };
-        let stream = line["stream"].as_u64().unwrap_or(0);
         told.entry((ends.0, ends.1, stream)).or_default().push(head);
+    }
+    for (place, content) in streamed {
+        told.get_mut(&place).unwrap().last_mut().unwrap().content += &content;
     }
     told
 }
@@ -147,8 +173,8 @@ struct Element {
     show: String,
     /// The label, in which line ends are escaped.
     label: String,
-    /// Bytes that it stands for.
-    len: u64,
+    /// Bytes that it stands for, in hex.
+    value: String,
 }
 
 fn element(line: &str) -> Option<Element> {
@@ -169,7 +195,7 @@ fn element(line: &str) -> Option<Element> {
         name: attribute("name")?,
         show: attribute("show").unwrap_or_default(),
         label: attribute("showname").unwrap_or_default(),
-        len: attribute("value").map_or(0, |value| value.len() as u64 / 2),
+        value: attribute("value").unwrap_or_default(),
     })
 }
 
@@ -214,7 +240,7 @@ struct Packet {
     pseudo: BTreeMap<String, String>,
     headers: Vec<(String, String)>,
     name: String,
-    content: u64,
+    content: String,
     http1: Head,
 }
 
@@ -246,7 +272,9 @@ impl Packet {
                 }
             }
             // Parts are shown again with the last one, put together.
-            "http2.data.data" if !self.is_part => self.content = self.content.max(element.len),
+            "http2.data.data" if !self.is_part && element.value.len() > self.content.len() => {
+                self.content = element.value;
+            }
             "http" => {
                 self.end_http1(told);
                 self.is_http1 = true;
@@ -261,9 +289,7 @@ impl Packet {
                     .headers
                     .push((name.to_lowercase(), value.to_owned()));
             }
-            "http.content_length" if self.http1.first.starts_with("P") => {
-                self.http1.size = show.parse().unwrap_or(0);
-            }
+            "http.file_data" => self.http1.content = element.value,
             "http.response_for.uri" => self.http1.answers = Some(path_of(&show)),
             _ => {}
         }
@@ -291,7 +317,7 @@ impl Packet {
         if let Some(last) = of_stream.last_mut() {
             last.headers.append(&mut headers);
             last.headers.sort();
-            last.size += content;
+            last.content += &content;
         }
     }
 
@@ -308,7 +334,7 @@ impl Packet {
 
 #[test]
 fn wireshark_sees_the_same_messages() {
-    let mut compared = 0;
+    let (mut compared, mut contents, mut coded, mut http1) = (0, 0, 0, 0);
     for file in captures() {
         let Some(wireshark) = dissected(&file) else {
             return;
@@ -330,9 +356,18 @@ fn wireshark_sees_the_same_messages() {
             for (ours, theirs) in heads.iter().zip(theirs) {
                 assert_eq!(ours.first, theirs.first, "{name}: {place:?}");
                 assert_eq!(ours.headers, theirs.headers, "{name}: {place:?}");
-                if place.2 > 0 {
-                    assert_eq!(ours.size, theirs.size, "{name}: {place:?}");
-                } else if ours.first != "405" {
+                // Wireshark gives the content of HTTP/1 only where there is some.
+                if place.2 > 0 || !theirs.content.is_empty() {
+                    assert_eq!(ours.content, theirs.content, "{name}: {place:?}");
+                    contents += usize::from(!ours.content.is_empty());
+                    http1 += usize::from(place.2 == 0 && !ours.content.is_empty());
+                    let is_coded = ours
+                        .headers
+                        .iter()
+                        .any(|(name, _)| name == "content-encoding");
+                    coded += usize::from(is_coded && !ours.content.is_empty());
+                }
+                if place.2 == 0 && ours.first != "405" {
                     // nginx refuses a method before it has read the request to its end;
                     // Wireshark takes that for the answer to the request before.
                     assert_eq!(ours.answers, theirs.answers, "{name}: {place:?}");
@@ -342,6 +377,9 @@ fn wireshark_sees_the_same_messages() {
         }
     }
     assert!(compared > 500, "only {compared} messages were compared");
+    assert!(contents > 200, "only {contents} contents were compared");
+    assert!(http1 > 3, "only {http1} of them were in HTTP/1");
+    assert!(coded > 100, "only {coded} of them were compressed");
 }
 
 /// In HTTP/2 the answer must be that to the request of its stream.
@@ -361,4 +399,79 @@ fn each_response_names_the_request_of_its_own_stream() {
             }
         }
     }
+}
+
+fn har(file: &Path, filter: &str) -> Vec<Value> {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!(
+        "{}-{}.har",
+        file.file_stem().unwrap().to_string_lossy(),
+        filter.len()
+    ));
+    tlssniff(&["--har", path.to_str().unwrap(), filter], file);
+    let har: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    har["log"]["entries"].as_array().unwrap().clone()
+}
+
+/// The request itself does not pass the filter, and its body is looked for all the same.
+#[test]
+fn a_filter_on_responses_keeps_the_bodies_of_their_requests() {
+    let http1 = fixtures().join("curl-http1.pcapng");
+    let entries = har(&http1, "status == 404 and method == POST");
+    let [entry] = entries.as_slice() else {
+        panic!("{entries:?}");
+    };
+    let sent = &entry["request"];
+    let json = r#"{"ok":true,"list":[1,{"a":"b"}]}"#;
+    assert_eq!(sent["postData"]["text"], json, "{sent}");
+    assert_eq!(sent["bodySize"], json.len());
+    let entries = har(&fixtures().join("grpc.pcapng"), "response and grpc");
+    assert!(!entries.is_empty());
+    for entry in entries {
+        assert!(entry["request"]["bodySize"].as_u64() > Some(4), "{entry}");
+        assert!(entry["request"]["postData"]["text"].is_string(), "{entry}");
+    }
+    for filter in [
+        "http.req.body contains list",
+        "http.req.size > 1 and method == POST",
+    ] {
+        let told = tlssniff(&["-t", filter], &http1);
+        assert_eq!(told.lines().count(), 2, "{filter}: {told}");
+        assert!(told.contains(" 404 POST "), "{told}");
+    }
+}
+
+/// Each letter brings what it names and nothing else; -A without letters brings all.
+#[test]
+fn parts_that_are_named_stand_under_the_lines() {
+    let file = fixtures().join("curl-http1.pcapng");
+    let shown = |args: &[&str]| {
+        let words = [&["-t", "--color", "never", "method == POST"], args].concat();
+        let told = tlssniff(&words, &file);
+        let marks = [
+            "\tPOST /x HTTP/1.1",
+            "\t{",
+            "\tHTTP/1.1 404 Not Found",
+            "<hr><center>nginx",
+        ];
+        marks.map(|mark| told.contains(mark))
+    };
+    assert_eq!(shown(&["--print-parts=H"]), [true, false, false, false]);
+    assert_eq!(shown(&["--print-parts=B"]), [false, true, false, false]);
+    assert_eq!(shown(&["--print-parts=h"]), [false, false, true, false]);
+    assert_eq!(shown(&["--print-parts=b"]), [false, false, false, true]);
+    assert_eq!(shown(&["--print-parts=m"]), [false; 4]);
+    assert_eq!(
+        shown(&["--print-parts=Hb", "-A"]),
+        [true, false, false, true]
+    );
+    assert_eq!(shown(&["--print-parts=HBhb"]), [true; 4]);
+    assert_eq!(shown(&["--headers", "--body"]), [true; 4]);
+    assert_eq!(shown(&["-A"]), [true; 4]);
+    let refused = Command::new(env!("CARGO_BIN_EXE_tlssniff"))
+        .args(["--print-parts=Hx", "-r", "nothing"])
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(stderr.contains("'x' is none of H, B"), "{stderr}");
 }

@@ -65,7 +65,7 @@ fuzz_target!(|words: &str| {
         ..Http::default()
     });
     let subject = Rc::clone(&asked.subject);
-    answer.asked = Some(Rc::new(Asked { ts: 0, dir: Dir::Out, subject }));
+    answer.asked = Some(Rc::new(Asked::new(0, Dir::Out, subject)));
     for message in [&asked, &answer] {
         filter.matches_message(&conn, message);
     }

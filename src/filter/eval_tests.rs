@@ -208,11 +208,12 @@ fn response() -> Message {
     let mut message = message(Part::Response, http, &[b'x'; 2048]);
     message.ts = 1_150_000_000;
     message.end = 1_284_000_000;
-    message.asked = Some(Rc::new(Asked {
-        ts: 1_000_000_000,
-        dir: Dir::Out,
-        subject: request().subject,
-    }));
+    let request = request();
+    message.asked = Some(Rc::new(Asked::new(
+        1_000_000_000,
+        Dir::Out,
+        request.subject,
+    )));
     message
 }
 
@@ -435,11 +436,7 @@ fn other_protocols_have_a_line_and_their_responses_a_command() {
         At::default(),
         line("OK"),
     );
-    reply.asked = Some(Rc::new(Asked {
-        ts: 0,
-        dir: Dir::Out,
-        subject: line("SET key"),
-    }));
+    reply.asked = Some(Rc::new(Asked::new(0, Dir::Out, line("SET key"))));
     let conn = conn("10.0.0.2:1", "10.0.0.3:2");
     for (words, want) in [
         ("text == OK", true),

@@ -247,11 +247,11 @@ fields! {
     ReqHeader "http.req.header" [] Kind::Text, Message, "field of the request";
     RespHeader "http.resp.header" [] Kind::Text, Message, "field of the response";
     Size "size" ["http.size"] Kind::Size, Message, "bytes of the content, as transferred";
-    ReqSize "http.req.size" [] Kind::Size, Message, "likewise, in a request only";
-    RespSize "http.resp.size" [] Kind::Size, Message, "likewise, in a response only";
+    ReqSize "http.req.size" [] Kind::Size, Message, "of the request, also on its response's line";
+    RespSize "http.resp.size" [] Kind::Size, Message, "likewise, of the response";
     Body "body" ["http.body"] Kind::Text, Body, "the content, decoded; up to its first MiB";
-    ReqBody "http.req.body" [] Kind::Text, Body, "likewise, in a request only";
-    RespBody "http.resp.body" [] Kind::Text, Body, "likewise, in a response only";
+    ReqBody "http.req.body" [] Kind::Text, Body, "of the request, also on its response's line";
+    RespBody "http.resp.body" [] Kind::Text, Body, "likewise, of the response";
     Time "time" ["elapsed" "http.time"] Kind::Time, Message, "first byte of the request to last of the response";
     Wait "wait" [] Kind::Time, Message, "first byte of the request to first of the response";
     GrpcMethod "grpc.method" [] Kind::Text, Message, "/package.Service/Method";

@@ -4,7 +4,7 @@ use super::ast::{Place, Side};
 use super::fields::{FIELDS, Field, Kind};
 use crate::event::{Conn, Data, Dir, Event, Role};
 use crate::proto::message::{Header, Subject};
-use crate::proto::{Http, Message, Part, body};
+use crate::proto::{Body, Http, Message, Part, body};
 use std::cell::OnceCell;
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,6 +15,8 @@ pub struct Seen<'a> {
     what: What<'a>,
     /// The body without its content encoding, once somebody has asked.
     decoded: OnceCell<Vec<u8>>,
+    /// Likewise that of the request that this answers.
+    sent: OnceCell<Vec<u8>>,
 }
 
 /// What there is beside the connection.
@@ -38,6 +40,7 @@ impl<'a> Seen<'a> {
             dir,
             what,
             decoded: OnceCell::new(),
+            sent: OnceCell::new(),
         }
     }
 
@@ -135,7 +138,7 @@ impl<'a> Seen<'a> {
             Field::Stream => message?.stream.map(u64::from),
             Field::Status => self.response()?.status.map(u64::from),
             Field::Size => Some(self.content()?.body.size),
-            Field::ReqSize => Some(self.of_part(Part::Request)?.body.size),
+            Field::ReqSize => Some(message?.request_body()?.size),
             Field::RespSize => Some(self.of_part(Part::Response)?.body.size),
             Field::Time => self.of_part(Part::Response)?.elapsed(),
             Field::Wait => self.of_part(Part::Response)?.waited(),
@@ -177,13 +180,11 @@ impl<'a> Seen<'a> {
             }
             Field::Host => self.hosts(each),
             Field::Header | Field::ReqHeader | Field::RespHeader => self.headers(place, each),
-            Field::Body => self.content().is_some_and(|m| self.body(m, each)),
-            Field::ReqBody => self
-                .of_part(Part::Request)
-                .is_some_and(|m| self.body(m, each)),
+            Field::Body => self.content().is_some_and(|m| self.own_body(m, each)),
+            Field::ReqBody => self.message().is_some_and(|m| self.request_body(m, each)),
             Field::RespBody => self
                 .of_part(Part::Response)
-                .is_some_and(|m| self.body(m, each)),
+                .is_some_and(|m| self.own_body(m, each)),
             field => self.text(field).is_some_and(each),
         }
     }
@@ -285,20 +286,29 @@ impl<'a> Seen<'a> {
     }
 
     /// The content as the receiver takes it; a body of nothing is none.
-    fn body(&self, message: &Message, each: Bytes<'_>) -> bool {
-        let kept = &message.body.kept;
-        if kept.is_empty() {
-            return false;
+    fn own_body(&self, message: &Message, each: Bytes<'_>) -> bool {
+        content(message.subject.http(), &message.body, &self.decoded, each)
+    }
+
+    /// Of the request that the message is or answers.
+    fn request_body(&self, message: &Message, each: Bytes<'_>) -> bool {
+        let cell = match message.part {
+            Part::Request => &self.decoded,
+            _ => &self.sent,
+        };
+        let body = message.request_body();
+        body.is_some_and(|body| content(message.request(), body, cell, each))
+    }
+}
+
+/// Whether a body passes, without its content encoding.
+fn content(http: Option<&Http>, body: &Body, decoded: &OnceCell<Vec<u8>>, each: Bytes<'_>) -> bool {
+    match http {
+        _ if body.kept.is_empty() => false,
+        Some(http) if http.header("content-encoding").is_some() => {
+            each(decoded.get_or_init(|| body::decode(http, body).bytes))
         }
-        match message.subject.http() {
-            Some(http) if http.header("content-encoding").is_some() => {
-                let decoded = self
-                    .decoded
-                    .get_or_init(|| body::decode(http, &message.body).bytes);
-                each(decoded)
-            }
-            _ => each(kept),
-        }
+        _ => each(&body.kept),
     }
 }
 

@@ -170,9 +170,18 @@ impl Grammar for Amqp {
         }
     }
 
-    fn lost(&mut self, side: Side) {
-        self.contents
-            .retain(|place, _| place.0 != (side == Side::Client));
+    fn lost(&mut self, side: Side) -> Option<Phrase> {
+        let mut begun = None;
+        self.contents.retain(|place, phrase| {
+            let is_other = place.0 != (side == Side::Client);
+            if !is_other {
+                let all = begun.take().map(|all: Phrase| all.join(", "));
+                let phrase = std::mem::take(phrase).into_line();
+                begun = Some(all.unwrap_or_default().join(phrase));
+            }
+            is_other
+        });
+        begun
     }
 
     fn begins(&self, side: Side, bytes: &[u8]) -> bool {

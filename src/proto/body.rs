@@ -1,9 +1,11 @@
 //! Keeps the beginning of bodies within bounds, and undoes their content encoding for display.
 
-use super::message::{Body, Http, Message};
-use super::{At, Limits};
-use crate::event::Conn;
+use super::message::{Body, Http, Message, Part, Subject};
+use super::{At, Limits, doh};
+use crate::event::{Conn, Dir};
+use std::cell::Cell;
 use std::io::Read;
+use std::rc::Rc;
 
 /// What a decoder works with: whose bytes they are, what may be kept, and where messages go.
 #[derive(Debug)]
@@ -12,7 +14,20 @@ pub struct Context<'a> {
     pub limits: Limits,
     /// Bytes kept of all incomplete bodies.
     pub held: &'a mut usize,
+    /// Bytes kept of the bodies of requests that wait for their responses.
+    pub sent: &'a Rc<Cell<usize>>,
     pub ready: &'a mut Vec<Message>,
+    /// Bytes that were taken and turned out to be no message.
+    pub undone: &'a mut Vec<Undone>,
+}
+
+/// The last bytes that were taken of a half, which are shown as they are after all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undone {
+    pub dir: Dir,
+    /// Of the first of them.
+    pub at: At,
+    pub bytes: Vec<u8>,
 }
 
 impl Context<'_> {
@@ -30,6 +45,18 @@ impl Context<'_> {
         body.size += bytes.len() as u64;
     }
 
+    /// The next bytes of an HTTP message's body. One that says what the message is about is kept
+    /// whoever else looks at bodies.
+    pub fn keep_content(&mut self, message: &mut Message, bytes: &[u8]) {
+        let is_short = message.body.kept.len().saturating_add(bytes.len()) <= doh::MAX_MESSAGE;
+        let is_dns = || message.subject.http().is_some_and(doh::is_message);
+        if self.limits.body == 0 && is_short && is_dns() {
+            self.keep_short(&mut message.body, bytes);
+        } else {
+            self.keep(&mut message.body, bytes);
+        }
+    }
+
     /// Likewise of a body that is short and that we look at ourselves, whoever else does.
     pub fn keep_short(&mut self, body: &mut Body, bytes: &[u8]) {
         body.kept.extend_from_slice(bytes);
@@ -37,12 +64,61 @@ impl Context<'_> {
         *self.held += bytes.len();
     }
 
+    /// The last bytes that were taken of the half are no message, or will never be a whole one.
+    pub fn give_back(&mut self, dir: Dir, at: At, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            self.undone.push(Undone { dir, at, bytes });
+        }
+    }
+
     /// The message is complete, or will never be.
     pub fn finish(&mut self, mut message: Message, at: At) {
         message.end = message.end.max(at.ts);
         message.is_cut |= message.body.lost > 0;
+        if let Subject::Http(http) = &*message.subject
+            && let Some(dns) = doh::describe(http, &message.body)
+            && let Subject::Http(http) = Rc::make_mut(&mut message.subject)
+        {
+            http.dns = Some(dns);
+        }
         *self.held = self.held.saturating_sub(message.body.kept.len());
+        if message.part == Part::Request
+            && message.body.size > 0
+            && let Some(asked) = &message.asked
+        {
+            let room = self.limits.bodies.saturating_sub(self.sent.get());
+            let _ = asked
+                .sent
+                .set(Rc::new(Sent::new(&message.body, room, self.sent)));
+        }
         self.ready.push(message);
+    }
+}
+
+/// The body of a request, for whoever looks at its response.
+#[derive(Debug)]
+pub struct Sent {
+    pub body: Body,
+    /// Counts what is kept of all such.
+    all: Rc<Cell<usize>>,
+}
+
+impl Sent {
+    /// Keeps at most so many bytes.
+    fn new(body: &Body, room: usize, all: &Rc<Cell<usize>>) -> Sent {
+        let kept = body.kept.get(..room).unwrap_or(&body.kept).to_vec();
+        all.set(all.get().saturating_add(kept.len()));
+        Sent {
+            body: Body { kept, ..*body },
+            all: Rc::clone(all),
+        }
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        let all = self.all.get();
+        self.all.set(all.saturating_sub(self.body.kept.len()));
     }
 }
 

@@ -1,12 +1,14 @@
 //! The conversations of all connections, and what becomes of bytes of no known protocol.
 
-use super::body::Context;
+use super::body::{Context, Undone};
 use super::detect::{self, First, Side, Verdict};
 use super::message::{Message, Protocol};
 use super::{At, Dialog, Item, Limits, half};
 use crate::event::{Conn, Data, Dir, Event, Kind, Nanos};
 use anyhow::Result;
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 /// Takes items; an error ends the run.
 pub type Emit<'a> = dyn FnMut(Item<'_>) -> Result<()> + 'a;
@@ -32,7 +34,8 @@ struct Known {
 enum Talk {
     /// Nothing is known yet: what came first waits.
     Unsure(Vec<Held>),
-    Known(Box<dyn Dialog>),
+    /// With the offsets behind what came last of both halves.
+    Known(Box<dyn Dialog>, [u64; 2]),
     /// Nothing that we know; each call is looked at anew.
     Bytes,
 }
@@ -95,7 +98,9 @@ impl Conversations {
             decoder: Decoder {
                 limits,
                 held: 0,
+                sent: Rc::default(),
                 ready: Vec::new(),
+                undone: Vec::new(),
             },
         }
     }
@@ -143,7 +148,7 @@ impl Conversations {
         match self.conns.get(&id).map(|known| &known.talk) {
             None | Some(Talk::Bytes) => true,
             Some(Talk::Unsure(held)) => held.is_empty(),
-            Some(Talk::Known(dialog)) => dialog.is_between(),
+            Some(Talk::Known(dialog, _)) => dialog.is_between(),
         }
     }
 
@@ -174,7 +179,10 @@ struct Decoder {
     limits: Limits,
     /// Bytes kept of incomplete bodies.
     held: usize,
+    /// Likewise of the bodies of requests that have no response yet.
+    sent: Rc<Cell<usize>>,
     ready: Vec<Message>,
+    undone: Vec<Undone>,
 }
 
 impl Decoder {
@@ -217,7 +225,7 @@ impl Decoder {
                     Verdict::Unknown => emit(Item::Event(event)),
                 }
             }
-            Talk::Known(_) => self.decode(talk, event, data, emit),
+            Talk::Known(..) => self.decode(talk, event, data, emit),
         }
     }
 
@@ -239,7 +247,7 @@ impl Decoder {
         };
         match talk {
             Talk::Unsure(_) | Talk::Bytes => emit(Item::Event(&event)),
-            Talk::Known(_) => self.decode(talk, &event, &data, emit),
+            Talk::Known(..) => self.decode(talk, &event, &data, emit),
         }
     }
 
@@ -254,17 +262,25 @@ impl Decoder {
         let mut context = self.context(event);
         let is_start = data.call_off == 0;
         let cut = data.len.saturating_sub(data.bytes.len() as u64);
-        let Talk::Known(dialog) = talk else {
+        let Talk::Known(dialog, ends) = talk else {
             return Ok(());
         };
         let taken = dialog.data(data.dir, at, data.bytes, is_start, &mut context);
         if cut > 0 {
             dialog.gap(data.dir, at, cut, &mut context);
         }
+        // What is given back of this half lies before what was not taken.
+        let mut before = *ends;
+        if let (Some(end), Some(before)) =
+            (ends.get_mut(half(data.dir)), before.get_mut(half(data.dir)))
+        {
+            *before = data.off.saturating_add(taken as u64);
+            *end = data.off.saturating_add(data.len);
+        }
         if dialog.is_over() {
             *talk = Talk::Bytes;
         }
-        self.emit_ready(event, emit)?;
+        self.emit_ready(event, before, emit)?;
         let Some(rest) = data.bytes.get(taken..).filter(|rest| !rest.is_empty()) else {
             return Ok(());
         };
@@ -292,11 +308,17 @@ impl Decoder {
         let at = at(event);
         let mut context = self.context(event);
         match talk {
-            Talk::Known(dialog) => dialog.gap(dir, at, len, &mut context),
-            Talk::Bytes => {}
-            Talk::Unsure(_) => self.give_up(talk, event, emit)?,
+            Talk::Known(dialog, ends) => {
+                let before = *ends;
+                dialog.gap(dir, at, len, &mut context);
+                if let Some(end) = ends.get_mut(half(dir)) {
+                    *end = end.saturating_add(len);
+                }
+                self.emit_ready(event, before, emit)
+            }
+            Talk::Bytes => Ok(()),
+            Talk::Unsure(_) => self.give_up(talk, event, emit),
         }
-        self.emit_ready(event, emit)
     }
 
     /// One half or both have ended.
@@ -310,11 +332,13 @@ impl Decoder {
         let at = at(event);
         let mut context = self.context(event);
         match talk {
-            Talk::Known(dialog) => dialog.end(dir, at, &mut context),
-            Talk::Bytes => {}
-            Talk::Unsure(_) => self.give_up(talk, event, emit)?,
+            Talk::Known(dialog, ends) => {
+                dialog.end(dir, at, &mut context);
+                self.emit_ready(event, *ends, emit)
+            }
+            Talk::Bytes => Ok(()),
+            Talk::Unsure(_) => self.give_up(talk, event, emit),
         }
-        self.emit_ready(event, emit)
     }
 
     /// What waited is shown as it is.
@@ -331,11 +355,33 @@ impl Decoder {
             conn: event.conn,
             limits: self.limits,
             held: &mut self.held,
+            sent: &self.sent,
             ready: &mut self.ready,
+            undone: &mut self.undone,
         }
     }
 
-    fn emit_ready(&mut self, event: &Event<'_>, emit: &mut Emit<'_>) -> Result<()> {
+    /// `ends`: offsets behind what was given back.
+    fn emit_ready(&mut self, event: &Event<'_>, ends: [u64; 2], emit: &mut Emit<'_>) -> Result<()> {
+        for undone in std::mem::take(&mut self.undone) {
+            let len = undone.bytes.len() as u64;
+            let end = ends.get(half(undone.dir)).copied().unwrap_or_default();
+            emit(Item::Event(&Event {
+                ts: undone.at.ts,
+                conn: event.conn,
+                tid: undone.at.tid,
+                func: "",
+                kind: Kind::Data(Data {
+                    dir: undone.dir,
+                    off: end.saturating_sub(len),
+                    len,
+                    call_len: len,
+                    call_off: 0,
+                    goid: undone.at.goid,
+                    bytes: &undone.bytes,
+                }),
+            }))?;
+        }
         let mut ready = std::mem::take(&mut self.ready);
         let result = ready
             .iter()
@@ -350,7 +396,8 @@ impl Decoder {
 fn begin(verdict: Verdict, dir: Dir) -> Talk {
     match verdict {
         Verdict::Known(protocol, side) => {
-            detect::begin(protocol, side, dir).map_or(Talk::Bytes, Talk::Known)
+            let dialog = detect::begin(protocol, side, dir);
+            dialog.map_or(Talk::Bytes, |dialog| Talk::Known(dialog, [0; 2]))
         }
         Verdict::Unsure | Verdict::Unknown => Talk::Bytes,
     }

@@ -4,7 +4,9 @@ use super::http1::Http1;
 use super::http2::{self, Http2};
 use super::lines::Lines;
 use super::message::Protocol;
-use super::{Dialog, amqp, dns, imap, kafka, ldap, mongo, mqtt, mysql, postgres, redis, smtp};
+use super::{
+    Dialog, amqp, dns, ftp, imap, kafka, ldap, mongo, mqtt, mysql, pop3, postgres, redis, smtp,
+};
 use crate::event::{Conn, Dir, Role};
 
 /// What the bytes are.
@@ -117,6 +119,16 @@ const KINDS: &[Kind] = &[
         protocol: Protocol::Imap,
         look: imap::look,
         begin: |client| Lines::<imap::Imap>::boxed(client),
+    },
+    Kind {
+        protocol: Protocol::Pop3,
+        look: pop3::look,
+        begin: |client| Lines::<pop3::Pop3>::boxed(client),
+    },
+    Kind {
+        protocol: Protocol::Ftp,
+        look: ftp::look,
+        begin: |client| Lines::<ftp::Ftp>::boxed(client),
     },
     Kind {
         protocol: Protocol::Mqtt,

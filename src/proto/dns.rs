@@ -234,6 +234,20 @@ fn kind(number: u16) -> String {
     name.to_owned()
 }
 
+/// The question or the answer that a message without a length before it is, in one line.
+pub fn describe(message: &[u8]) -> Option<Vec<u8>> {
+    let len = u16::try_from(message.len()).ok()?;
+    let (side, _) = is_message(&[&len.to_be_bytes(), message].concat())?;
+    let mut reader = Reader::new(message);
+    let header = Header::read(&mut reader)?;
+    let question = question(message, &mut reader)?;
+    let phrase = match side {
+        Side::Client => question,
+        Side::Server => answer(&header, message, reader),
+    };
+    Some(phrase.into_line())
+}
+
 /// Who sent the message, and whether it is whole; `None` when it is none.
 fn is_message(bytes: &[u8]) -> Option<(Side, bool)> {
     let mut reader = Reader::new(bytes);

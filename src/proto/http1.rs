@@ -78,6 +78,8 @@ enum Step {
     Used(usize),
     /// They are no HTTP.
     Wrong,
+    /// They belong to something whose beginning was lost, of which more may be understood.
+    Foreign,
 }
 
 impl Dialog for Http1 {
@@ -102,6 +104,7 @@ impl Dialog for Http1 {
             }
             match self.step(dir, at, rest, context) {
                 Step::Used(count) => used += count,
+                Step::Foreign => break,
                 Step::Wrong => {
                     self.lose(dir, at, context);
                     break;
@@ -169,13 +172,18 @@ impl Http1 {
             State::Body(message, framing) => self.body(dir, at, message, framing, bytes, context),
             State::Events(events, framing) => self.events(dir, at, events, framing, bytes, context),
             State::Frames(mut frames) => {
-                let is_sane = frames.data(dir, at, bytes, context);
-                self.half(dir).state = if is_sane {
+                let read = frames.data(dir, at, bytes, context);
+                self.half(dir).state = if read.is_sane {
                     State::Frames(frames)
                 } else {
+                    frames.gap(dir, at, context);
                     State::Lost
                 };
-                Step::Used(bytes.len())
+                match read.used {
+                    0 if read.is_sane => Step::Foreign,
+                    0 => Step::Wrong,
+                    used => Step::Used(used),
+                }
             }
             State::Lost => Step::Wrong,
         }
@@ -214,17 +222,26 @@ impl Http1 {
         head.extend_from_slice(bytes);
         match head::end(&head, before.saturating_sub(3)) {
             Some(end) => {
-                match self.whole_head(dir, at, head.get(..end).unwrap_or(&head), context) {
-                    true => Step::Used(end.saturating_sub(before)),
-                    false => Step::Wrong,
+                let whole = head.get(..end).unwrap_or(&head);
+                if self.whole_head(dir, at, whole, context) {
+                    return Step::Used(end.saturating_sub(before));
                 }
             }
-            None if head.len() > MAX_HEAD => Step::Wrong,
+            None if head.len() > MAX_HEAD => {}
             None => {
                 self.half(dir).state = State::Head(head);
-                Step::Used(bytes.len())
+                return Step::Used(bytes.len());
             }
         }
+        head.truncate(before);
+        self.give_back(dir, head, context);
+        Step::Wrong
+    }
+
+    /// What there is of a head will not be one.
+    fn give_back(&mut self, dir: Dir, head: Vec<u8>, context: &mut Context<'_>) {
+        let since = self.half(dir).since;
+        context.give_back(dir, since, head);
     }
 
     fn whole_head(&mut self, dir: Dir, at: At, head: &[u8], context: &mut Context<'_>) -> bool {
@@ -254,14 +271,11 @@ impl Http1 {
         let waiting = Waiting {
             is_head: http.method.as_deref() == Some(b"HEAD"),
             is_connect: http.method.as_deref() == Some(b"CONNECT"),
-            asked: Rc::new(Asked {
-                ts: since.ts,
-                dir,
-                subject: Rc::new(Subject::Http(http)),
-            }),
+            asked: Rc::new(Asked::new(since.ts, dir, Rc::new(Subject::Http(http)))),
         };
         let subject = Rc::clone(&waiting.asked.subject);
-        let message = Message::begin(Protocol::Http1, Part::Request, dir, since, subject);
+        let mut message = Message::begin(Protocol::Http1, Part::Request, dir, since, subject);
+        message.asked = Some(Rc::clone(&waiting.asked));
         self.ask(waiting, at, context);
         self.begin_body(dir, at, message, framing, context);
         true
@@ -357,12 +371,19 @@ impl Http1 {
         self.begin_body(dir, at, message, framing, context);
         match frames {
             Some(settings) => {
+                let ahead = std::mem::take(&mut self.half(asker).state);
+                self.end_state(asker, ahead, at, context);
                 for (to, is_client) in [(dir, false), (asker, true)] {
                     let frames = Frames::new(settings, is_client, asked.clone());
                     self.half(to).state = State::Frames(Box::new(frames));
                 }
             }
             None => self.is_over = is_tunnel || status == 101,
+        }
+        if self.is_over {
+            // The other half may have begun with what is no HTTP already.
+            let ahead = std::mem::take(&mut self.half(asker).state);
+            self.end_state(asker, ahead, at, context);
         }
         true
     }
@@ -400,12 +421,11 @@ impl Http1 {
         context: &mut Context<'_>,
     ) -> Step {
         let Some(taken) = framing.take(bytes) else {
-            message.is_cut = true;
-            context.finish(*message, at);
+            self.end_state(dir, State::Body(message, framing), at, context);
             self.half(dir).state = State::Lost;
             return Step::Wrong;
         };
-        context.keep(&mut message.body, taken.content);
+        context.keep_content(&mut message, taken.content);
         message.end = at.ts;
         if taken.is_end {
             if let Framing::Chunked(Chunk::Trailers(lines)) = &framing {
@@ -433,6 +453,7 @@ impl Http1 {
         context: &mut Context<'_>,
     ) -> Step {
         let Some(taken) = framing.take(bytes) else {
+            self.end_state(dir, State::Events(events, framing), at, context);
             self.half(dir).state = State::Lost;
             return Step::Wrong;
         };
@@ -447,16 +468,16 @@ impl Http1 {
     fn lose(&mut self, dir: Dir, at: At, context: &mut Context<'_>) {
         let state = std::mem::replace(&mut self.half(dir).state, State::Lost);
         match state {
-            State::Body(mut message, _) => {
-                message.is_cut = true;
-                context.finish(*message, at);
-            }
             State::Frames(mut frames) => {
-                frames.gap(at, context);
+                frames.gap(dir, at, context);
                 self.half(dir).state = State::Frames(frames);
                 return;
             }
-            State::Head(_) | State::Events(..) | State::Lost => {}
+            State::Body(mut message, framing) => {
+                message.is_cut = true;
+                self.end_state(dir, State::Body(message, framing), at, context);
+            }
+            state => self.end_state(dir, state, at, context),
         }
         let is_asker = self.asked.back().map(|waiting| waiting.asked.dir == dir);
         let is_asker = is_asker.or(role_of(context.conn).map(|asker| asker == dir));
@@ -465,16 +486,27 @@ impl Http1 {
     }
 
     fn end_half(&mut self, dir: Dir, at: At, context: &mut Context<'_>) {
-        match std::mem::take(&mut self.half(dir).state) {
+        let state = std::mem::take(&mut self.half(dir).state);
+        self.end_state(dir, state, at, context);
+    }
+
+    /// Nothing more will come of what a half was in.
+    fn end_state(&mut self, dir: Dir, state: State, at: At, context: &mut Context<'_>) {
+        match state {
             State::Body(mut message, framing) => {
                 message.is_cut |= !matches!(framing, Framing::UntilClose);
                 // The last byte came before the end.
                 let end = message.end;
                 context.finish(*message, At { ts: end, ..at });
+                context.give_back(dir, at, framing.held());
             }
-            State::Events(mut events, _) => events.end(at, context),
-            State::Frames(mut frames) => frames.gap(at, context),
-            State::Head(_) | State::Lost => {}
+            State::Events(mut events, framing) => {
+                events.end(at, context);
+                context.give_back(dir, at, framing.held());
+            }
+            State::Frames(mut frames) => frames.gap(dir, at, context),
+            State::Head(head) => self.give_back(dir, head, context),
+            State::Lost => {}
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::proto::testing::{Feed, ms};
+use crate::proto::{Conversations, Limits};
 
 const GET: &str = "GET /a?x=1 HTTP/1.1\r\nHost: h\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
@@ -475,4 +476,97 @@ fn a_body_is_kept_up_to_its_limit() {
     let body = &feed.messages[1].body;
     assert_eq!((body.size, body.kept.len()), (3 << 20, 1 << 20));
     assert!(!body.is_whole());
+}
+
+/// Nothing that was taken may vanish: it is shown as bytes when it turns out to be no head.
+#[test]
+fn a_head_that_is_none_after_all_is_shown_as_bytes() {
+    let mut feed = Feed::new();
+    feed.write("GET /a HTTP/1.1\r\nContent-Length: 1\r\n")
+        .write("Content-Length: 2\r\n\r\n.");
+    assert_eq!(feed.told(), "out 36 | out 22");
+    feed.write("GET / HTTP/1.1\r\nHo").gap(Dir::Out, 5);
+    assert_eq!(feed.told(), "out 18 | gap out 5");
+    feed.write("GET / HTTP/1.1\r\nHo").close();
+    assert_eq!(feed.told(), "out 18");
+    assert_eq!(feed.places, [(0, 36), (36, 22), (58, 18), (81, 18)]);
+}
+
+#[test]
+fn what_a_client_sends_before_its_tunnel_stands_is_not_lost() {
+    assert_eq!(
+        told(|feed| {
+            feed.write("CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\n")
+                .write("PRI * H")
+                .read("HTTP/1.1 200 OK\r\n\r\n");
+        }),
+        "> CONNECT h:1 | out 7 | < 200 CONNECT h:1"
+    );
+}
+
+#[test]
+fn an_event_that_a_loss_cuts_is_told_as_far_as_it_came() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+                Transfer-Encoding: chunked\r\n\r\n";
+    assert_eq!(
+        told(|feed| {
+            feed.write(GET).read(head).read("9\r\ndata: ab\n\r\n");
+            feed.read("non").read("sense\r\n");
+        }),
+        "> GET https://h/a?x=1 | < 200 GET https://h/a?x=1 | in 3 | in message 2B [|] | in 7"
+    );
+}
+
+#[test]
+fn what_is_no_frame_of_a_websocket_is_shown_as_bytes() {
+    let mut feed = Feed::new();
+    feed.write("GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\r\n");
+    feed.read("HTTP/1.1 101 X\r\nUpgrade: websocket\r\n\r\n");
+    feed.told();
+    // A piece of a header, then nonsense in it.
+    feed.read([&frame(0x81, b"a", None)[..], &[0x8f]].concat())
+        .read([0x7f, 1, 2, 3, 4]);
+    assert_eq!(feed.told(), "in text 1B | in 1 | in 5");
+    // After a loss: bytes that begin with no frame, then the rest of a message, then a whole one.
+    feed.write(frame(0x81, b"b", Some([1, 2, 3, 4])))
+        .gap(Dir::Out, 9)
+        .write([0x7f, 1, 2])
+        .write(frame(0x80, b"cd", Some([1, 2, 3, 4])))
+        .write(frame(0x81, b"e", Some([1, 2, 3, 4])));
+    assert_eq!(
+        feed.told(),
+        "out text 1B | gap out 9 | out 3 | out continuation 2B [|] | out text 1B"
+    );
+}
+
+/// Bodies of requests are kept for their responses, all together within one limit, and no longer.
+#[test]
+fn bodies_that_wait_for_responses_are_bounded() {
+    let mut feed = Feed::new();
+    feed.conversations = Conversations::new(Limits {
+        body: 8,
+        bodies: 12,
+    });
+    for _ in 0..3 {
+        feed.write("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 7\r\n\r\n1234567");
+    }
+    let kept = |feed: &Feed| -> Vec<usize> {
+        let bodies = feed.messages.iter().filter_map(Message::request_body);
+        bodies.map(|body| body.kept.len()).collect()
+    };
+    assert_eq!(kept(&feed), [7, 7, 7]);
+    feed.messages.clear();
+    for _ in 0..3 {
+        feed.read("HTTP/1.1 204 N\r\n\r\n");
+    }
+    assert_eq!(kept(&feed), [7, 5, 0]);
+    assert!(
+        feed.messages
+            .iter()
+            .all(|response| { response.request_body().is_some_and(|body| body.size == 7) })
+    );
+    feed.messages.clear();
+    feed.write("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 7\r\n\r\n1234567");
+    feed.read("HTTP/1.1 204 N\r\n\r\n");
+    assert_eq!(kept(&feed), [7, 7]);
 }

@@ -1,6 +1,7 @@
 //! HTTP/2 (RFC 9113): frames, streams, and the messages that they carry.
 
 pub mod frame;
+mod grpc;
 mod stream;
 
 pub use frame::{PREFACE, are_frames};
@@ -38,6 +39,8 @@ pub struct Http2 {
 #[derive(Debug, Default)]
 struct Half {
     state: State,
+    /// When the frame began that is being read.
+    since: At,
     table: hpack::Decoder,
     /// The header block that is being put together.
     block: Option<Block>,
@@ -94,13 +97,13 @@ impl Dialog for Http2 {
                     self.half(dir).state = State::Lost;
                     break;
                 }
-                State::Header(header) => match self.header(dir, header, rest) {
+                State::Header(header) => match self.header(dir, at, header, rest, context) {
                     Some(count) => {
                         used += count;
                         self.empty_frame(dir, at, context);
                     }
                     None => {
-                        self.lose(dir);
+                        self.lose(dir, at, context);
                         break;
                     }
                 },
@@ -139,7 +142,7 @@ impl Dialog for Http2 {
         used
     }
 
-    fn gap(&mut self, dir: Dir, _at: At, len: u64, _context: &mut Context<'_>) {
+    fn gap(&mut self, dir: Dir, at: At, len: u64, context: &mut Context<'_>) {
         match &mut self.half(dir).state {
             State::Skip(left) if len < *left => *left -= len,
             State::Content(frame, left) if len < *left => {
@@ -149,12 +152,17 @@ impl Dialog for Http2 {
                     stream.miss(dir, len);
                 }
             }
-            _ => self.lose(dir),
+            _ => self.lose(dir, at, context),
         }
     }
 
     /// One half may end before the other, and streams go on then.
     fn end(&mut self, dir: Option<Dir>, at: At, context: &mut Context<'_>) {
+        for each in [Dir::Out, Dir::In] {
+            if dir.is_none_or(|dir| dir == each) {
+                self.incomplete(each, at, context);
+            }
+        }
         if dir.is_none() {
             for (_, stream) in std::mem::take(&mut self.streams) {
                 stream.end(at, context);
@@ -170,8 +178,18 @@ impl Http2 {
     }
 
     /// Reads on in the preface or a frame's header; `None` when it is neither.
-    fn header(&mut self, dir: Dir, mut header: Vec<u8>, bytes: &[u8]) -> Option<usize> {
+    fn header(
+        &mut self,
+        dir: Dir,
+        at: At,
+        mut header: Vec<u8>,
+        bytes: &[u8],
+        context: &mut Context<'_>,
+    ) -> Option<usize> {
         let before = header.len();
+        if before == 0 {
+            self.half(dir).since = at;
+        }
         let wanted = PREFACE.len().saturating_sub(before).min(bytes.len());
         header.extend_from_slice(bytes.get(..wanted).unwrap_or_default());
         if header.starts_with(PREFACE) {
@@ -187,18 +205,19 @@ impl Http2 {
             return Some(wanted);
         };
         let goes_on = self.half(dir).block.is_some() == (frame.kind == CONTINUATION);
-        if !frame.is_sound() || !goes_on {
-            return None;
-        }
         let is_whole = match frame.kind {
             HEADERS | PUSH_PROMISE | CONTINUATION | RST_STREAM | GOAWAY => true,
             // The padding's length comes first: nobody pads much.
             DATA => frame.has(PADDED),
             _ => false,
         };
-        self.half(dir).state = if is_whole && frame.len as usize > MAX_BLOCK {
+        let is_too_long = is_whole && frame.len as usize > MAX_BLOCK;
+        if !frame.is_sound() || !goes_on || is_too_long {
+            header.truncate(before);
+            context.give_back(dir, self.half(dir).since, header);
             return None;
-        } else if is_whole {
+        }
+        self.half(dir).state = if is_whole {
             State::Whole(frame, Vec::new())
         } else if frame.kind == DATA {
             State::Content(frame, frame.len.into())
@@ -259,7 +278,7 @@ impl Http2 {
                 if let Some(block) = &mut self.half(dir).block {
                     block.bytes.extend_from_slice(payload);
                     if block.bytes.len() > MAX_BLOCK {
-                        return self.lose(dir);
+                        return self.lose(dir, at, context);
                     }
                 }
                 self.end_block(dir, at, frame, context);
@@ -296,13 +315,16 @@ impl Http2 {
     }
 
     fn end_block(&mut self, dir: Dir, at: At, frame: Frame, context: &mut Context<'_>) {
-        if !frame.has(END_HEADERS) {
-            return;
+        if frame.has(END_HEADERS)
+            && let Some(block) = self.half(dir).block.take()
+        {
+            self.head(dir, at, block, true, context);
         }
+    }
+
+    /// A header block, whole or as far as it came.
+    fn head(&mut self, dir: Dir, at: At, block: Block, is_whole: bool, context: &mut Context<'_>) {
         let half = self.half(dir);
-        let Some(block) = half.block.take() else {
-            return;
-        };
         let mut http = Http {
             version: "2",
             ..Http::default()
@@ -310,11 +332,12 @@ impl Http2 {
         let whole = half
             .table
             .decode(&block.bytes, &mut |field| http.add(field));
+        let is_whole = is_whole && whole.is_ok();
         let id = block.promised.unwrap_or(block.frame.stream);
         let is_end = block.frame.has(END_STREAM) && block.promised.is_none();
         let stream = self.streams.entry(id).or_default();
         if stream.has(dir) && http.is_trailers() {
-            stream.trailers(dir, http.headers, whole.is_ok());
+            stream.trailers(dir, http.headers, is_whole);
         } else {
             let is_request = block.promised.is_some()
                 || http.method.is_some()
@@ -325,7 +348,7 @@ impl Http2 {
             http.locate(context.conn);
             let mut message = stream.begin(dir, is_request, block.since, http);
             message.stream = Some(id);
-            message.is_cut |= whole.is_err();
+            message.is_cut |= !is_whole;
             stream.put(message, block.promised.is_some(), at, context);
         }
         if is_end {
@@ -367,13 +390,32 @@ impl Http2 {
     }
 
     /// Where the next frame begins is not known any more.
-    fn lose(&mut self, dir: Dir) {
+    fn lose(&mut self, dir: Dir, at: At, context: &mut Context<'_>) {
+        self.incomplete(dir, at, context);
         let half = self.half(dir);
         half.state = State::Lost;
-        half.block = None;
         half.table.forget();
         for stream in self.streams.values_mut() {
             stream.cut(dir);
+        }
+    }
+}
+
+impl Http2 {
+    /// Nothing more of what the half has begun will come: it is told or shown as far as it goes.
+    fn incomplete(&mut self, dir: Dir, at: At, context: &mut Context<'_>) {
+        let half = self.half(dir);
+        let since = half.since;
+        match std::mem::take(&mut half.state) {
+            State::Header(header) => context.give_back(dir, since, header),
+            State::Whole(frame, whole) => {
+                context.give_back(dir, since, [frame.header(), whole].concat());
+            }
+            State::Lost => half.state = State::Lost,
+            State::Content(..) | State::Skip(_) => {}
+        }
+        if let Some(block) = self.half(dir).block.take() {
+            self.head(dir, at, block, false, context);
         }
     }
 }

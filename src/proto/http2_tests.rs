@@ -133,42 +133,116 @@ fn a_head_may_be_continued_and_padded_and_have_a_priority() {
     );
 }
 
+const CALL: &[(&str, &str)] = &[
+    (":method", "POST"),
+    (":path", "/p.S/M"),
+    (":authority", "h"),
+    ("content-type", "application/grpc"),
+];
+const ANSWER: &[(&str, &str)] = &[(":status", "200"), ("content-type", "application/grpc")];
+
+fn status(code: &str) -> Vec<u8> {
+    let fields = block(&[("grpc-status", code)], true);
+    frame(HEADERS, END_HEADERS | END_STREAM, 1, &fields)
+}
+
 #[test]
 fn trailers_and_grpc_messages_belong_to_their_message() {
-    let fields = [
-        (":method", "POST"),
-        (":path", "/p.S/M"),
-        (":authority", "h"),
-        ("content-type", "application/grpc"),
-    ];
     let mut feed = begun();
-    feed.write(frame(HEADERS, END_HEADERS, 1, &block(&fields, true)));
+    feed.write(frame(HEADERS, END_HEADERS, 1, &block(CALL, true)));
     feed.write(frame(DATA, END_STREAM, 1, b"\0\0\0\0\x02hi"));
-    feed.read(frame(
-        HEADERS,
-        END_HEADERS,
-        1,
-        &block(
-            &[(":status", "200"), ("content-type", "application/grpc")],
-            true,
-        ),
-    ));
-    feed.read(frame(DATA, 0, 1, b"\0\0\0\0\x01a\0\0\0\0\0\0\0\0\0\x02b"));
+    feed.read(frame(HEADERS, END_HEADERS, 1, &block(ANSWER, true)));
+    feed.read(frame(DATA, 0, 1, b"\0\0\0\0\x02b"));
     feed.read(frame(DATA, 0, 1, b"c"));
-    feed.read(frame(
-        HEADERS,
-        END_HEADERS | END_STREAM,
-        1,
-        &block(&[("grpc-status", "0")], true),
-    ));
+    feed.read(status("0"));
     assert_eq!(
         feed.told(),
-        "> POST https://h/p.S/M 7B | < 200 POST https://h/p.S/M 18B"
+        "> POST https://h/p.S/M 7B | < 200 POST https://h/p.S/M 7B"
     );
     let response = feed.messages[1].subject.http().unwrap();
     assert_eq!(response.trailer("grpc-status"), Some(b"0".as_slice()));
-    assert_eq!(response.grpc_messages, 3);
+    assert_eq!(response.grpc_messages, 1);
     assert_eq!(feed.messages[1].protocol, Protocol::Grpc);
+}
+
+/// However the frames are cut, each message of a stream is told when it has come, its own bytes
+/// with it, and the status at the end.
+#[test]
+fn messages_of_a_grpc_stream_are_told_as_they_come() {
+    let messages: &[u8] = b"\0\0\0\0\x01a\0\0\0\0\0\0\0\0\0\x02bc";
+    for at in 1..messages.len() {
+        let mut feed = begun();
+        feed.write(frame(HEADERS, END_HEADERS, 1, &block(CALL, true)));
+        feed.write(frame(DATA, END_STREAM, 1, b"\0\0\0\0\x02hi"));
+        feed.read(frame(HEADERS, END_HEADERS, 1, &block(ANSWER, true)));
+        feed.told();
+        let (first, second) = messages.split_at(at);
+        feed.read(frame(DATA, 0, 1, first));
+        feed.read(frame(DATA, 0, 1, second));
+        assert_eq!(
+            feed.told(),
+            "in message of /p.S/M 6B | in message of /p.S/M 5B | in message of /p.S/M 7B",
+            "cut at {at}"
+        );
+        feed.read(status("0"));
+        assert_eq!(feed.told(), "< 200 POST https://h/p.S/M", "cut at {at}");
+        let kept: Vec<&[u8]> = feed.messages.iter().map(|m| &m.body.kept[..]).collect();
+        assert_eq!(kept[1..4].concat(), messages);
+        let response = feed.messages[4].subject.http().unwrap();
+        assert_eq!(response.grpc_messages, 3);
+        assert_eq!(feed.messages[1].stream, Some(1));
+    }
+}
+
+#[test]
+fn a_grpc_dialogue_is_told_while_it_goes_on() {
+    let mut feed = begun();
+    feed.write(frame(HEADERS, END_HEADERS, 1, &block(CALL, true)));
+    feed.write(frame(DATA, 0, 1, b"\0\0\0\0\x02hi"));
+    feed.read(frame(HEADERS, END_HEADERS, 1, &block(ANSWER, true)));
+    assert_eq!(feed.told(), "");
+    feed.read(frame(DATA, 0, 1, b"\0\0\0\0\x01a"));
+    assert_eq!(
+        feed.told(),
+        "> POST https://h/p.S/M | out message of /p.S/M 7B | in message of /p.S/M 6B"
+    );
+    feed.write(frame(DATA, 0, 1, b"\0\0\0\0\x03you"));
+    feed.read(frame(DATA, 0, 1, b"\0\0\0\0\x01b"));
+    assert_eq!(
+        feed.told(),
+        "out message of /p.S/M 8B | in message of /p.S/M 6B"
+    );
+    feed.write(frame(DATA, END_STREAM, 1, b""));
+    feed.read(status("7"));
+    assert_eq!(feed.told(), "< 200 POST https://h/p.S/M");
+}
+
+/// After a loss in a stream the rest is one cut message; nothing of it vanishes.
+#[test]
+fn a_grpc_stream_that_loses_bytes_is_told_to_its_end() {
+    let mut feed = begun();
+    feed.write(frame(HEADERS, END_HEADERS, 1, &block(CALL, true)));
+    feed.write(frame(DATA, END_STREAM, 1, b"\0\0\0\0\x02hi"));
+    feed.read(frame(HEADERS, END_HEADERS, 1, &block(ANSWER, true)));
+    feed.read(frame(DATA, 0, 1, b"\0\0\0\0\x01a\0\0\0\0\x01b"));
+    feed.told();
+    let rest = frame(DATA, 0, 1, b"\0\0\0\0\x01c\0\0\0\0\x01d");
+    feed.read(&rest[..9]).gap(Dir::In, 8).read(&rest[17..]);
+    feed.read(status("0"));
+    assert_eq!(
+        feed.told(),
+        "gap in 8 | in message of /p.S/M 4B [|] | < 200 POST https://h/p.S/M"
+    );
+    let mut feed = begun();
+    feed.write(frame(HEADERS, END_HEADERS, 1, &block(CALL, true)));
+    feed.read(frame(HEADERS, END_HEADERS, 1, &block(ANSWER, true)));
+    feed.read(frame(DATA, 0, 1, b"\0\0\0\0\x01a\0\0\0\0\x09b"));
+    feed.close();
+    assert_eq!(
+        feed.told(),
+        "> POST https://h/p.S/M | in message of /p.S/M 6B | in message of /p.S/M 6B [|] | \
+         < 200 POST https://h/p.S/M [|]"
+    );
 }
 
 #[test]
@@ -360,4 +434,30 @@ fn streams_that_never_end_are_forgotten_in_time() {
         20,
         "ten cut requests, ten without response"
     );
+}
+
+/// Nothing that was taken may vanish.
+#[test]
+fn a_frame_that_is_none_after_all_is_shown_as_bytes() {
+    let mut feed = begun();
+    let bad = frame(SETTINGS, 0, 7, b"");
+    feed.write(&bad[..5]).write([&bad[5..], b"xy"].concat());
+    assert_eq!(feed.told(), "out 5 | out 6");
+    feed.write(settings()).told();
+    let head = get(1, "/a");
+    feed.write(&head[..head.len() - 1]).gap(Dir::Out, 1);
+    assert_eq!(feed.told(), format!("out {} | gap out 1", head.len() - 1));
+}
+
+#[test]
+fn a_head_that_is_never_continued_is_told_as_far_as_it_came() {
+    let mut feed = begun();
+    let fields = block(
+        &[(":method", "GET"), (":path", "/a"), (":authority", "h")],
+        false,
+    );
+    feed.write(frame(HEADERS, 1, 1, &fields));
+    assert_eq!(feed.told(), "");
+    feed.write(settings());
+    assert_eq!(feed.told(), "> GET https://h/a [|] | out 18");
 }

@@ -110,17 +110,24 @@ impl Grammar for Imap {
         true
     }
 
-    fn lost(&mut self, side: Side) {
+    fn lost(&mut self, side: Side) -> Option<Phrase> {
+        self.responses = 0;
+        self.size = 0;
         match side {
             Side::Client => {
-                self.command = None;
-                self.literals = 0;
                 self.idles = false;
+                let literals = std::mem::take(&mut self.literals);
+                let command = self.command.take()?;
+                let (_, rest) = split(&command);
+                let phrase = match verb(&command) {
+                    Some("LOGIN") => Phrase::of("LOGIN").word(HIDDEN),
+                    _ => Phrase::of(rest),
+                };
+                return Some(phrase.size(literals));
             }
             Side::Server => self.is_response = false,
         }
-        self.responses = 0;
-        self.size = 0;
+        None
     }
 }
 

@@ -144,8 +144,9 @@ impl Grammar for Ldap {
         true
     }
 
-    fn lost(&mut self, _side: Side) {
+    fn lost(&mut self, _side: Side) -> Option<Phrase> {
         self.entries = 0;
+        None
     }
 
     fn begins(&self, side: Side, bytes: &[u8]) -> bool {

@@ -39,8 +39,11 @@ pub trait Grammar: Debug + Default {
     /// others were lost. False when it makes no sense.
     fn take(&mut self, side: Side, head: &[u8], len: u64, told: &mut Told<'_, '_>) -> bool;
 
-    /// Bytes of the half were lost, and it begins anew.
-    fn lost(&mut self, _side: Side) {}
+    /// Bytes of the half were lost, and it begins anew. What it was about to say, as far as that
+    /// is known: nothing may vanish.
+    fn lost(&mut self, _side: Side) -> Option<Phrase> {
+        None
+    }
 
     /// Whether a call of this half certainly begins with a piece.
     fn begins(&self, side: Side, bytes: &[u8]) -> bool {
@@ -89,7 +92,7 @@ struct Half {
 struct Pairs {
     waiting: VecDeque<Waiting>,
     /// When the answer began that is being read.
-    answer: Option<At>,
+    answer: Option<(Dir, At)>,
     /// A command was sent while another had no answer.
     is_pipelined: bool,
     /// Something was lost of pipelined commands: nothing can be told any more.
@@ -148,7 +151,7 @@ impl<G: Grammar> Dialog for Lines<G> {
             match self.step(dir, at, rest, context) {
                 Some(count) => used = used.saturating_add(count),
                 None => {
-                    self.lose(dir);
+                    self.lose(dir, at, context);
                     return used;
                 }
             }
@@ -162,6 +165,7 @@ impl<G: Grammar> Dialog for Lines<G> {
         }
         // The beginning of a piece may say enough, and where the next one begins.
         let side = self.side(dir);
+        let since = self.half(dir).since;
         let head = std::mem::take(&mut self.half(dir).head);
         if !head.is_empty()
             && let Piece::Len(whole) = self.grammar.piece(side, &head)
@@ -173,10 +177,16 @@ impl<G: Grammar> Dialog for Lines<G> {
             self.half(dir).skip = skip.saturating_add(more);
             return;
         }
-        self.lose(dir);
+        context.give_back(dir, since, head);
+        self.lose(dir, at, context);
     }
 
     fn end(&mut self, dir: Option<Dir>, at: At, context: &mut Context<'_>) {
+        for each in [Dir::Out, Dir::In] {
+            if dir.is_none_or(|dir| dir == each) {
+                self.incomplete(each, at, context);
+            }
+        }
         if dir.is_none() {
             self.pairs.settle(|_| true, at, G::PROTOCOL, context);
         }
@@ -223,22 +233,27 @@ impl<G: Grammar> Lines<G> {
         let room = G::HEAD.saturating_sub(before);
         half.head
             .extend_from_slice(bytes.get(..room).unwrap_or(bytes));
-        let head = std::mem::take(&mut half.head);
+        let since = half.since;
+        let mut head = std::mem::take(&mut half.head);
         match self.grammar.piece(side, &head) {
-            Piece::Len(0) | Piece::Wrong => None,
-            Piece::More if head.len() >= G::HEAD => None,
-            Piece::Len(len) if head.len() >= head_of::<G>(len) => {
+            Piece::Len(len) if len > 0 && head.len() >= head_of::<G>(len) => {
                 let wanted = head_of::<G>(len);
-                let whole = head.get(..wanted)?;
-                let skip = self.take(dir, at, whole, len, false, context)?;
-                self.half(dir).skip = skip.saturating_add(len.saturating_sub(wanted as u64));
-                Some(wanted.saturating_sub(before))
+                let whole = head.get(..wanted).unwrap_or(&head);
+                if let Some(skip) = self.take(dir, at, whole, len, false, context) {
+                    self.half(dir).skip = skip.saturating_add(len.saturating_sub(wanted as u64));
+                    return Some(wanted.saturating_sub(before));
+                }
             }
+            Piece::More if head.len() >= G::HEAD => {}
+            Piece::Len(0) | Piece::Wrong => {}
             Piece::More | Piece::Len(_) => {
                 self.half(dir).head = head;
-                Some(bytes.len().min(room))
+                return Some(bytes.len().min(room));
             }
         }
+        head.truncate(before);
+        context.give_back(dir, since, head);
+        None
     }
 
     /// The bytes after the piece that the grammar wants to have passed over.
@@ -272,14 +287,40 @@ impl<G: Grammar> Lines<G> {
     }
 
     /// Where the next piece begins is not known any more.
-    fn lose(&mut self, dir: Dir) {
+    fn lose(&mut self, dir: Dir, at: At, context: &mut Context<'_>) {
+        self.incomplete(dir, at, context);
+        self.half(dir).is_lost = true;
+        self.pairs.lose(G::IS_KEYED);
+    }
+
+    /// Nothing more of what the half has begun will come: it is told or shown as far as it goes.
+    fn incomplete(&mut self, dir: Dir, at: At, context: &mut Context<'_>) {
         let side = self.side(dir);
         let half = self.half(dir);
-        half.head = Vec::new();
+        let since = half.since;
         half.skip = 0;
-        half.is_lost = true;
-        self.grammar.lost(side);
-        self.pairs.lose(G::IS_KEYED);
+        context.give_back(dir, since, std::mem::take(&mut half.head));
+        if let Some(phrase) = self.grammar.lost(side) {
+            let subject = Rc::new(Subject::Line(phrase.into_line()));
+            let mut message = Message::begin(G::PROTOCOL, Part::Single, dir, since, subject);
+            message.is_cut = true;
+            context.finish(message, at);
+        }
+        if let Some((_, since)) = self.pairs.answer.take_if(|(of, _)| *of == dir) {
+            let subject = Rc::new(Subject::Line(b"incomplete answer".to_vec()));
+            let mut message = Message::begin(G::PROTOCOL, Part::Response, dir, since, subject);
+            message.is_cut = true;
+            let asker = other(dir);
+            let oldest = self.pairs.waiting.front_mut();
+            // Only where answers come in order it is known whose this is.
+            if let Some(waiting) = oldest.filter(|waiting| waiting.asked.dir == asker)
+                && !G::IS_KEYED
+            {
+                waiting.is_answered = true;
+                message.asked = Some(Rc::clone(&waiting.asked));
+            }
+            context.finish(message, at);
+        }
     }
 }
 
@@ -367,11 +408,8 @@ impl Told<'_, '_> {
     /// A command that waits for its answer.
     pub fn ask(&mut self, key: u64, phrase: Phrase) {
         let message = self.message(Part::Request, self.since, phrase);
-        let asked = Rc::new(Asked {
-            ts: message.ts,
-            dir: self.dir,
-            subject: Rc::clone(&message.subject),
-        });
+        let subject = Rc::clone(&message.subject);
+        let asked = Rc::new(Asked::new(message.ts, self.dir, subject));
         self.context.finish(message, self.at);
         let pairs = &mut *self.pairs;
         if !self.is_keyed {
@@ -404,7 +442,7 @@ impl Told<'_, '_> {
 
     /// An answer of several pieces begins, or goes on.
     pub fn begin_answer(&mut self) {
-        self.pairs.answer.get_or_insert(self.since);
+        self.pairs.answer.get_or_insert((self.dir, self.since));
     }
 
     /// The answer to the oldest command.
@@ -426,7 +464,11 @@ impl Told<'_, '_> {
     }
 
     fn answer(&mut self, at: Option<usize>, last: Last, phrase: Phrase) {
-        let since = self.pairs.answer.take().unwrap_or(self.since);
+        let since = self
+            .pairs
+            .answer
+            .take()
+            .map_or(self.since, |(_, since)| since);
         let mut message = self.message(Part::Response, since, phrase);
         match at.and_then(|at| self.pairs.waiting.get_mut(at)) {
             Some(waiting) => {

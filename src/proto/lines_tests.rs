@@ -7,7 +7,7 @@ use super::*;
 use crate::proto::detect::{self, First, Verdict};
 use crate::proto::testing::{Feed, conn};
 use crate::proto::{
-    Limits, amqp, dns, imap, kafka, ldap, mongo, mqtt, mysql, postgres, redis, smtp,
+    Limits, amqp, dns, ftp, imap, kafka, ldap, mongo, mqtt, mysql, pop3, postgres, redis, smtp,
 };
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -28,6 +28,8 @@ const RECORDED: &[(&str, Protocol)] = &[
     ("amqp", Protocol::Amqp),
     ("dns", Protocol::Dns),
     ("ldap", Protocol::Ldap),
+    ("ftp", Protocol::Ftp),
+    ("pop3", Protocol::Pop3),
 ];
 
 /// Of one recording, so many places are tried.
@@ -76,7 +78,11 @@ fn messages(lines: &[String]) -> Vec<String> {
     let is_message = |line: &&String| {
         let is_bytes = |rest: &str| rest.bytes().all(|byte| byte.is_ascii_digit());
         let rest = line.strip_prefix("out ").or(line.strip_prefix("in "));
-        !rest.is_some_and(is_bytes) && !line.starts_with("! ") && !line.starts_with("gap ")
+        let is_cut = line.ends_with(" [|]");
+        !rest.is_some_and(is_bytes)
+            && !is_cut
+            && !line.starts_with("! ")
+            && !line.starts_with("gap ")
     };
     lines.iter().filter(is_message).cloned().collect()
 }
@@ -340,6 +346,8 @@ fn nonsense_is_survived_in_bounds() {
     survive::<amqp::Amqp>(9);
     survive::<dns::Dns>(10);
     survive::<ldap::Ldap>(11);
+    survive::<ftp::Ftp>(12);
+    survive::<pop3::Pop3>(13);
 }
 
 fn survive<G: Grammar>(seed: u64) {
@@ -359,7 +367,9 @@ fn survive<G: Grammar>(seed: u64) {
                 conn: &conn,
                 limits: Limits::SHOWN,
                 held: &mut held,
+                sent: &Rc::default(),
                 ready: &mut ready,
+                undone: &mut Vec::new(),
             };
             let dir = if random.below(2) == 0 {
                 Dir::Out
@@ -437,4 +447,68 @@ fn every_protocol_has_one_name() {
         let _ = write!(list, "{} ", protocol.label());
     }
     assert!(list.contains("postgres"), "{list}");
+}
+
+/// Nothing that was taken may vanish: bytes of a piece that turns out to be none are shown.
+#[test]
+fn pieces_that_are_none_after_all_are_shown_as_bytes() {
+    let mut feed = Feed::new();
+    feed.read("220 h ESMTP\r\n")
+        .write("EHLO c\r\n")
+        .read("250 h\r\n");
+    feed.told();
+    feed.write("NO").write("\x01OP\r\n");
+    assert_eq!(feed.told(), "out 2 | out 5");
+    feed.write("NOOP\r\n").write("NO").gap(Dir::Out, 3);
+    assert_eq!(feed.told(), "> NOOP | out 2 | gap out 3");
+    feed.read("250 o").close();
+    assert_eq!(feed.told(), "in 5");
+}
+
+#[test]
+fn what_a_loss_interrupts_is_told_as_far_as_it_came() {
+    let mut feed = Feed::new();
+    feed.read("220 h ESMTP\r\n")
+        .write("EHLO c\r\n")
+        .read("250-h\r\n");
+    feed.told();
+    feed.gap(Dir::In, 9);
+    assert_eq!(feed.told(), "< incomplete answer EHLO c [|] | gap in 9");
+    let mut feed = Feed::new();
+    feed.read("220 h ESMTP\r\n")
+        .write("DATA\r\n")
+        .read("354 go\r\n");
+    feed.told();
+    feed.write("Subject: x\r\n\r\n").close();
+    assert_eq!(feed.told(), "out mail 14B [|]");
+    let mut feed = Feed::new();
+    feed.read("* OK IMAP4rev1\r\n")
+        .write("a1 LOGIN {1+}\r\nu {6+}\r\ns3")
+        .close();
+    assert_eq!(feed.told(), "in OK IMAP4rev1 | out LOGIN *** 7B [|]");
+}
+
+/// Whatever is cut and wherever: each byte is part of a message, or shown.
+#[test]
+fn no_beginning_of_a_recording_vanishes() {
+    for (name, _) in RECORDED {
+        let (calls, _) = recorded(name);
+        for (index, (dir, bytes)) in calls.iter().enumerate() {
+            for at in places(bytes.len()).step_by(1 + calls.len() / 20) {
+                let mut feed = Feed::new();
+                for (dir, bytes) in &calls[..index] {
+                    feed.call(*dir, bytes);
+                }
+                let before = feed.lines.len();
+                feed.call(*dir, &bytes[..at]);
+                feed.close();
+                // What a Bind says is told with the Execute that follows it.
+                let is_bind = *name == "postgres_extended" && bytes.first() == Some(&b'B');
+                assert!(
+                    feed.lines.len() > before || is_bind,
+                    "{name}: call {index} cut at {at}"
+                );
+            }
+        }
+    }
 }

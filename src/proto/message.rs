@@ -1,7 +1,9 @@
 //! A message of any protocol, as every sink and the filter see it.
 
 use super::At;
+use super::body::Sent;
 use crate::event::{Dir, Nanos};
+use std::cell::OnceCell;
 use std::rc::Rc;
 
 /// What a connection speaks inside TLS.
@@ -26,6 +28,9 @@ pub enum Protocol {
     /// DNS over TLS.
     Dns,
     Ldap,
+    /// The control connection only.
+    Ftp,
+    Pop3,
 }
 
 impl Protocol {
@@ -47,6 +52,8 @@ impl Protocol {
         Protocol::Amqp,
         Protocol::Dns,
         Protocol::Ldap,
+        Protocol::Ftp,
+        Protocol::Pop3,
     ];
 
     /// The name in JSON and in filters.
@@ -68,6 +75,8 @@ impl Protocol {
             Protocol::Amqp => "amqp",
             Protocol::Dns => "dns",
             Protocol::Ldap => "ldap",
+            Protocol::Ftp => "ftp",
+            Protocol::Pop3 => "pop3",
         }
     }
 
@@ -107,7 +116,8 @@ pub struct Message {
     pub stream: Option<u32>,
     pub subject: Rc<Subject>,
     pub body: Body,
-    /// The request that this answers, when it is known.
+    /// The request that this answers, when it is known; a request itself stands here as its response
+    /// will refer to it.
     pub asked: Option<Rc<Asked>>,
     /// Bytes are missing, or its end never came: what is known of it is the beginning.
     pub is_cut: bool,
@@ -119,6 +129,23 @@ pub struct Asked {
     pub ts: Nanos,
     pub dir: Dir,
     pub subject: Rc<Subject>,
+    /// Its body, once it is complete and where somebody looks at bodies.
+    pub sent: OnceCell<Rc<Sent>>,
+}
+
+impl Asked {
+    pub fn new(ts: Nanos, dir: Dir, subject: Rc<Subject>) -> Asked {
+        Asked {
+            ts,
+            dir,
+            subject,
+            sent: OnceCell::new(),
+        }
+    }
+
+    pub fn body(&self) -> Option<&Body> {
+        self.sent.get().map(|sent| &sent.body)
+    }
 }
 
 /// What it is about.
@@ -170,7 +197,9 @@ pub struct Http {
     /// In order, duplicates kept; HTTP/2's pseudo fields (`:path`) are not among them.
     pub headers: Vec<Header>,
     pub trailers: Vec<Header>,
-    /// Of a gRPC stream: its messages so far.
+    /// Of DNS over HTTPS: the question or the answer in one line. Foreign.
+    pub dns: Option<Vec<u8>>,
+    /// Of gRPC: the messages in the body; those of a stream have been told one by one.
     pub grpc_messages: u64,
     /// Fields that were referred to in a part of the HPACK table that was never seen.
     pub unknown_fields: u32,
@@ -267,14 +296,27 @@ impl Message {
 
     /// From the first byte of the request to the last of the response, in nanoseconds.
     pub fn elapsed(&self) -> Option<Nanos> {
-        let asked = self.asked.as_ref()?;
-        Some(self.end.saturating_sub(asked.ts))
+        Some(self.end.saturating_sub(self.answers()?.ts))
     }
 
     /// From the first byte of the request to the first of the response, in nanoseconds.
     pub fn waited(&self) -> Option<Nanos> {
-        let asked = self.asked.as_ref()?;
-        Some(self.ts.saturating_sub(asked.ts))
+        Some(self.ts.saturating_sub(self.answers()?.ts))
+    }
+
+    /// The request that this is no part of, but belongs to.
+    fn answers(&self) -> Option<&Asked> {
+        let asked = self.asked.as_deref();
+        asked.filter(|_| self.part != Part::Request)
+    }
+
+    /// The body of the request that this is or answers.
+    pub fn request_body(&self) -> Option<&Body> {
+        match self.part {
+            Part::Request => Some(&self.body),
+            Part::Response => self.asked.as_ref()?.body(),
+            Part::Single | Part::Unanswered => None,
+        }
     }
 
     /// The HTTP request that this is or belongs to.

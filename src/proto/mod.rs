@@ -8,6 +8,8 @@ pub mod body;
 pub mod conn;
 pub mod detect;
 mod dns;
+mod doh;
+mod ftp;
 pub mod hpack;
 pub mod http1;
 pub mod http2;
@@ -21,6 +23,7 @@ mod mongo;
 mod mqtt;
 mod mysql;
 mod phrase;
+mod pop3;
 mod postgres;
 pub mod protobuf;
 mod reader;
@@ -66,7 +69,8 @@ impl Limits {
 /// A connection in a protocol that is known: decodes both halves of it.
 pub trait Dialog: std::fmt::Debug {
     /// Takes the next bytes of a half. Returns how many of them were this protocol; what follows
-    /// them is shown as bytes. `is_start`: a read or write begins with them.
+    /// them is shown as bytes. `is_start`: a read or write begins with them. Bytes that were taken
+    /// before and are none of it after all are given back ([`Context::give_back`]).
     fn data(
         &mut self,
         dir: Dir,

@@ -88,12 +88,13 @@ impl Grammar for Mysql {
         }
     }
 
-    fn lost(&mut self, _side: Side) {
+    fn lost(&mut self, _side: Side) -> Option<Phrase> {
         self.state = State::Idle;
         self.is_continued = [false; 2];
         self.prepared = None;
         self.rows = 0;
         self.row_bytes = 0;
+        None
     }
 
     fn begins(&self, side: Side, bytes: &[u8]) -> bool {

@@ -89,10 +89,11 @@ impl Grammar for Postgres {
         }
     }
 
-    fn lost(&mut self, _side: Side) {
-        self.parsed = None;
+    fn lost(&mut self, side: Side) -> Option<Phrase> {
         self.rows = 0;
         self.row_bytes = 0;
+        let parsed = self.parsed.take().filter(|_| side == Side::Client)?;
+        Some(Phrase::of("parse").word(phrase::sql(&parsed).into_line()))
     }
 
     fn begins(&self, side: Side, bytes: &[u8]) -> bool {

@@ -152,12 +152,22 @@ impl Grammar for Redis {
         true
     }
 
-    fn lost(&mut self, side: Side) {
-        match side {
-            Side::Client => self.client = Value::default(),
-            Side::Server => self.server = Value::default(),
-        }
+    fn lost(&mut self, side: Side) -> Option<Phrase> {
         self.acks = 0;
+        match side {
+            Side::Client => {
+                let begun = std::mem::take(&mut self.client);
+                let is_begun = !begun.open.is_empty();
+                is_begun.then(|| match begun.words.first() {
+                    Some(name) => words(&name.to_ascii_lowercase(), &begun.words),
+                    None => Phrase::of("?"),
+                })
+            }
+            Side::Server => {
+                self.server = Value::default();
+                None
+            }
+        }
     }
 
     fn begins(&self, side: Side, bytes: &[u8]) -> bool {

@@ -66,12 +66,14 @@ impl Grammar for Smtp {
         true
     }
 
-    fn lost(&mut self, side: Side) {
+    fn lost(&mut self, side: Side) -> Option<Phrase> {
         self.reply = None;
         if side == Side::Client {
             self.state = State::Command;
-            self.size = 0;
+            let size = std::mem::take(&mut self.size);
+            return (size > 0).then(|| Phrase::of("mail").size(size));
         }
+        None
     }
 
     fn begins(&self, side: Side, bytes: &[u8]) -> bool {

@@ -18,6 +18,8 @@ pub struct Feed {
     pub messages: Vec<Message>,
     /// Messages as [`summary`] tells them, and other bytes as `out 12` or `in 12`.
     pub lines: Vec<String>,
+    /// Offsets and lengths of those other bytes.
+    pub places: Vec<(u64, u64)>,
 }
 
 /// The connection of a client, of which nothing but the address is known.
@@ -52,6 +54,7 @@ impl Default for Feed {
             ms: 0,
             messages: Vec::new(),
             lines: Vec::new(),
+            places: Vec::new(),
         }
     }
 }
@@ -74,10 +77,18 @@ impl Feed {
             conversations,
             messages,
             lines,
+            places,
             ..
         } = self;
         conversations
             .event(&event, &mut |item| {
+                if let Item::Event(&Event {
+                    kind: Kind::Data(data),
+                    ..
+                }) = item
+                {
+                    places.push((data.off, data.len));
+                }
                 take(item, messages, lines);
                 Ok(())
             })

@@ -42,6 +42,8 @@ impl Settings {
 pub struct Frames {
     asked: Option<Rc<Asked>>,
     header: Vec<u8>,
+    /// When the header began.
+    since: At,
     payload: Option<Payload>,
     /// The data message whose frames are coming.
     message: Option<Open>,
@@ -80,11 +82,21 @@ struct Header {
     payload: u64,
 }
 
+/// What became of some bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// So many of them were frames.
+    pub used: usize,
+    /// What follows them, if anything, may still be of a frame whose beginning was lost.
+    pub is_sane: bool,
+}
+
 impl Frames {
     pub fn new(settings: Settings, is_client: bool, asked: Option<Rc<Asked>>) -> Frames {
         Frames {
             asked,
             header: Vec::new(),
+            since: At::default(),
             payload: None,
             message: None,
             control: None,
@@ -99,13 +111,18 @@ impl Frames {
         }
     }
 
-    /// The next bytes; false when they are no frames.
-    pub fn data(&mut self, dir: Dir, at: At, bytes: &[u8], context: &mut Context<'_>) -> bool {
+    /// The next bytes.
+    pub fn data(&mut self, dir: Dir, at: At, bytes: &[u8], context: &mut Context<'_>) -> Read {
         let mut rest = bytes;
         if self.is_lost {
             match header(rest) {
                 Some(Some(found)) if found.payload <= MAX_FOUND => self.is_lost = false,
-                _ => return true,
+                _ => {
+                    return Read {
+                        used: 0,
+                        is_sane: true,
+                    };
+                }
             }
         }
         while !rest.is_empty() {
@@ -122,11 +139,21 @@ impl Frames {
                 }
                 None => {
                     let before = self.header.len();
+                    if before == 0 {
+                        self.since = at;
+                    }
                     let wanted = 14usize.saturating_sub(before).min(rest.len());
                     self.header
                         .extend_from_slice(rest.get(..wanted).unwrap_or_default());
                     match header(&self.header) {
-                        None => return false,
+                        None => {
+                            self.header.truncate(before);
+                            let used = bytes.len().saturating_sub(rest.len());
+                            return Read {
+                                used,
+                                is_sane: false,
+                            };
+                        }
                         Some(None) => rest = rest.get(wanted..).unwrap_or_default(),
                         Some(Some(found)) => {
                             let used = found.len.saturating_sub(before);
@@ -139,7 +166,10 @@ impl Frames {
                 }
             }
         }
-        true
+        Read {
+            used: bytes.len(),
+            is_sane: true,
+        }
     }
 
     fn begin(&mut self, dir: Dir, at: At, header: &Header) {
@@ -151,10 +181,12 @@ impl Frames {
             is_control,
             is_final: header.is_final,
         });
-        if header.opcode == 0 {
+        if header.opcode == 0 && self.message.is_some() {
             return;
         }
         let name: &[u8] = match header.opcode {
+            // The first frame was lost.
+            0 => b"continuation",
             1 => b"text",
             2 => b"binary",
             8 => b"close",
@@ -165,9 +197,11 @@ impl Frames {
         let subject = Rc::new(Subject::Line(name.to_vec()));
         let mut message = Message::begin(Protocol::WebSocket, Part::Single, dir, at, subject);
         message.asked.clone_from(&self.asked);
+        message.is_cut = header.opcode == 0;
+        let is_deflated = header.is_deflated || header.opcode == 0;
         let open = Open {
             message,
-            is_deflated: header.is_deflated && self.is_deflated,
+            is_deflated: is_deflated && self.is_deflated,
         };
         if is_control {
             self.control = Some(open);
@@ -231,7 +265,7 @@ impl Frames {
     }
 
     /// Bytes were not seen, or no more will come.
-    pub fn gap(&mut self, at: At, context: &mut Context<'_>) {
+    pub fn gap(&mut self, dir: Dir, at: At, context: &mut Context<'_>) {
         for mut open in [self.control.take(), self.message.take()]
             .into_iter()
             .flatten()
@@ -239,7 +273,7 @@ impl Frames {
             open.message.is_cut = true;
             context.finish(open.message, at);
         }
-        self.header.clear();
+        context.give_back(dir, self.since, std::mem::take(&mut self.header));
         self.payload = None;
         // Later messages refer to what was missed.
         self.inflate = None;

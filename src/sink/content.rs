@@ -1,6 +1,7 @@
 //! Makes the content of a message readable: decoded, JSON with line breaks, other character sets as
 //! text. Not escaped: that is for whoever shows it.
 
+use super::charset;
 use crate::proto::body::{self, Decoded};
 use crate::proto::protobuf;
 use crate::proto::{Http, Message, Protocol};
@@ -42,7 +43,7 @@ pub fn readable(message: &Message) -> Vec<Piece> {
     } else if let Some(text) = message
         .subject
         .http()
-        .and_then(|http| from_charset(http, &decoded.bytes))
+        .and_then(|http| charset::decode(http, &decoded.bytes))
     {
         pieces.push(Piece::Text(text.into_bytes()));
     } else if is_text(&decoded.bytes) {
@@ -74,35 +75,6 @@ fn grpc_messages(out: &mut Vec<Piece>, body: &[u8]) {
             None => {}
         }
     }
-}
-
-/// The text that bytes of this character set stand for; `None` for UTF-8 and the sets that we do
-/// not know.
-fn from_charset(http: &Http, bytes: &[u8]) -> Option<String> {
-    let kind = String::from_utf8_lossy(http.header("content-type")?).to_ascii_lowercase();
-    let (_, charset) = kind.split_once("charset=")?;
-    let charset = charset.split(';').next()?.trim().trim_matches('"');
-    let units = |from: fn([u8; 2]) -> u16| {
-        let pairs = bytes.chunks_exact(2);
-        pairs.map(move |pair| {
-            from([
-                pair.first().copied().unwrap_or(0),
-                pair.last().copied().unwrap_or(0),
-            ])
-        })
-    };
-    match charset {
-        "iso-8859-1" | "latin1" => Some(bytes.iter().map(|&byte| char::from(byte)).collect()),
-        "utf-16le" | "utf-16" => Some(decode_utf16(units(u16::from_le_bytes))),
-        "utf-16be" => Some(decode_utf16(units(u16::from_be_bytes))),
-        _ => None,
-    }
-}
-
-fn decode_utf16(units: impl Iterator<Item = u16>) -> String {
-    char::decode_utf16(units)
-        .map(|ch| ch.unwrap_or(char::REPLACEMENT_CHARACTER))
-        .collect()
 }
 
 /// The body with line breaks, when it is JSON.

@@ -9,17 +9,13 @@ use super::json::Object;
 use crate::event::{Conn, Event, Totals};
 use crate::proto::body::{self, Decoded};
 use crate::proto::message::{Header, Subject};
-use crate::proto::{Http, Message, Part};
+use crate::proto::{Body, Http, Message, Part};
 use crate::time::rfc3339;
 use anyhow::{Context, Result};
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
-use std::rc::Rc;
 
 const END: &[u8] = b"\n]}}\n";
-/// Request bodies that wait for their responses; when there are more, older ones are left out.
-const MAX_WAITING: usize = 4096;
 
 /// Writes a HAR file.
 #[derive(Debug)]
@@ -29,8 +25,6 @@ pub struct HarSink {
     at: Option<u64>,
     entries: u64,
     buf: Vec<u8>,
-    /// Requests whose responses have not come, by the address of their subject.
-    waiting: HashMap<*const Subject, Message>,
 }
 
 impl HarSink {
@@ -44,7 +38,6 @@ impl HarSink {
             at: None,
             entries: 0,
             buf: Vec::new(),
-            waiting: HashMap::new(),
         };
         let mut object = Object::begin(&mut sink.buf);
         let mut log = object.object("log");
@@ -69,7 +62,6 @@ impl HarSink {
         let Some(request) = asked.subject.http() else {
             return Ok(());
         };
-        let told = self.waiting.remove(&Rc::as_ptr(&asked.subject));
         self.buf.clear();
         self.buf
             .extend_from_slice(if self.entries > 0 { b",\n" } else { b"\n" });
@@ -85,7 +77,7 @@ impl HarSink {
             message.waited().unwrap_or(0),
         );
         entry.bare("time", millis(elapsed));
-        write_request(&mut entry, request, told.as_ref());
+        write_request(&mut entry, request, asked.body());
         write_response(&mut entry, http, message);
         entry.object("cache").end();
         let mut timings = entry.object("timings");
@@ -109,6 +101,8 @@ impl HarSink {
     }
 }
 
+/// Stands beside a body that is incomplete.
+const CUT: &str = "not all of it was kept";
 const WRITE: &str = "write the HAR file (--har)";
 
 impl Sink for HarSink {
@@ -120,28 +114,12 @@ impl Sink for HarSink {
         let Subject::Http(http) = &*message.subject else {
             return Ok(());
         };
-        let key = Rc::as_ptr(&message.subject);
+        let is_interim = http
+            .status
+            .is_some_and(|status| status < 200 && status != 101);
         match message.part {
-            Part::Request => {
-                if self.waiting.len() >= MAX_WAITING {
-                    self.waiting.clear();
-                }
-                self.waiting.insert(key, message.clone());
-                Ok(())
-            }
-            Part::Response
-                if http
-                    .status
-                    .is_some_and(|status| status < 200 && status != 101) =>
-            {
-                Ok(())
-            }
-            Part::Response => self.entry(conn, message, http),
-            Part::Unanswered => {
-                self.waiting.remove(&key);
-                Ok(())
-            }
-            Part::Single => Ok(()),
+            Part::Response if !is_interim => self.entry(conn, message, http),
+            _ => Ok(()),
         }
     }
 
@@ -157,7 +135,7 @@ impl Sink for HarSink {
     }
 }
 
-fn write_request(entry: &mut Object<'_>, http: &Http, told: Option<&Message>) {
+fn write_request(entry: &mut Object<'_>, http: &Http, body: Option<&Body>) {
     let mut request = entry.object("request");
     request.optional_lossy("method", http.method.as_deref());
     request.optional_lossy("url", http.url.as_deref());
@@ -166,13 +144,15 @@ fn write_request(entry: &mut Object<'_>, http: &Http, told: Option<&Message>) {
     fields(&mut request, "headers", &http.headers);
     query(&mut request, http.query().unwrap_or_default());
     request.bare("headersSize", -1);
-    let size = told.map_or(0, |message| message.body.size);
-    request.number("bodySize", size);
-    if let Some(message) = told.filter(|message| message.body.size > 0) {
-        let decoded = body::decode(http, &message.body);
+    request.number("bodySize", body.map_or(0, |body| body.size));
+    if let Some(body) = body.filter(|body| body.size > 0) {
+        let decoded = body::decode(http, body);
         let mut data = request.object("postData");
         data.lossy("mimeType", http.header("content-type").unwrap_or_default());
         data.lossy("text", &decoded.bytes);
+        if decoded.is_cut {
+            data.text("comment", CUT);
+        }
         data.end();
     }
     request.end();
@@ -197,7 +177,7 @@ fn write_response(entry: &mut Object<'_>, http: &Http, message: &Message) {
         }
     }
     if is_cut {
-        content.text("comment", "not all of it was kept");
+        content.text("comment", CUT);
     }
     content.end();
     response.lossy("redirectURL", http.header("location").unwrap_or_default());

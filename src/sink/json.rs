@@ -110,7 +110,8 @@ The TLS implementation, the file that holds it, and what that file says of its v
 Server name, negotiated protocol, and TLS version (\fB1.3\fR; in hex when unknown).
 .TP
 \fBproto\fR, \fBstream\fR
-Of a message: \fBhttp1\fR, \fBhttp2\fR, \fBgrpc\fR, \fBws\fR or \fBsse\fR; the stream of HTTP/2.
+Of a message: \fBhttp1\fR, \fBhttp2\fR, \fBgrpc\fR, \fBws\fR, \fBsse\fR, or another protocol's name as in
+a filter; the stream of HTTP/2.
 .TP
 \fBhttp.version\fR, \fBhttp.method\fR, \fBhttp.url\fR, \fBhttp.host\fR, \fBhttp.status\fR, \fBhttp.reason\fR
 The head of a message: of a request the method, of a response the status.
@@ -120,6 +121,10 @@ Arrays of name and value, in their order.
 .TP
 \fBhttp.unknown\fR, \fBhttp.grpc_messages\fR
 Fields that HTTP/2 referred to and that passed before the capture; gRPC messages in the body.
+Those of a stream are lines of their own before.
+.TP
+\fBhttp.dns\fR
+Of DNS over HTTPS: the question, or the answer, as \fBtext\fR is of DNS over TLS.
 .TP
 \fBtext\fR
 The message in one line, where it is no HTTP: an event's type, a WebSocket frame's opcode.

@@ -1,6 +1,7 @@
 //! Consumers of events: one file per output format.
 
 pub mod calls;
+mod charset;
 pub mod color;
 pub mod content;
 pub mod endpoint;

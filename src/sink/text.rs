@@ -36,10 +36,10 @@ pub struct TextOptions {
     pub ascii: bool,
     pub color: bool,
     pub payload: Payload,
-    /// The head of each message under its line.
-    pub headers: bool,
-    /// Likewise its body.
-    pub body: bool,
+    /// What stands under the lines of requests, and of what belongs to them.
+    pub request: Parts,
+    /// Likewise of responses.
+    pub response: Parts,
     /// `-q`: no addresses and no connection number.
     pub short: bool,
     /// `-v`: lines for the connection itself; `-vv`: function, thread and offset of every call.
@@ -53,10 +53,17 @@ pub struct TextOptions {
     pub line_buffered: bool,
 }
 
+/// What of a message stands under its line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    pub head: bool,
+    pub body: bool,
+}
+
 impl TextOptions {
     /// Whether the bodies of messages are looked at.
     pub fn shows_bodies(&self) -> bool {
-        self.body
+        self.request.body || self.response.body
     }
 }
 

@@ -63,7 +63,8 @@ pub struct Taken<'a> {
 }
 
 impl Framing {
-    /// Takes from the front of `bytes`, which are some; `None` when they break the framing.
+    /// Takes from the front of `bytes`, which are some; `None` when they break the framing, of which
+    /// is held then what came before them.
     pub fn take<'a>(&mut self, bytes: &'a [u8]) -> Option<Taken<'a>> {
         match self {
             Framing::UntilClose => Some(Taken {
@@ -81,6 +82,14 @@ impl Framing {
                 })
             }
             Framing::Chunked(chunk) => chunk.take(bytes),
+        }
+    }
+
+    /// What was taken of a line that is not whole: neither content nor a size.
+    pub fn held(self) -> Vec<u8> {
+        match self {
+            Framing::Chunked(Chunk::Size(line) | Chunk::Trailers(line)) => line,
+            _ => Vec::new(),
         }
     }
 
@@ -112,14 +121,17 @@ impl Chunk {
         };
         match self {
             Chunk::Size(line) => {
+                let before = line.len();
                 taken.used = take_line(line, bytes);
-                if line.ends_with(b"\n") {
-                    *self = match chunk_size(line)? {
-                        0 => Chunk::Trailers(Vec::new()),
-                        size => Chunk::Data(size),
-                    };
-                } else if line.len() > MAX_CHUNK_LINE {
-                    return None;
+                let size = line.ends_with(b"\n").then(|| chunk_size(line));
+                match size {
+                    Some(Some(0)) => *self = Chunk::Trailers(Vec::new()),
+                    Some(Some(size)) => *self = Chunk::Data(size),
+                    None if line.len() <= MAX_CHUNK_LINE => {}
+                    Some(None) | None => {
+                        line.truncate(before);
+                        return None;
+                    }
                 }
             }
             Chunk::Data(left) => {
@@ -139,10 +151,12 @@ impl Chunk {
                 }
             }
             Chunk::Trailers(lines) => {
+                let before = lines.len();
                 taken.used = take_line(lines, bytes);
                 let is_blank = lines == b"\r\n" || lines == b"\n";
                 taken.is_end = is_blank || lines.ends_with(b"\n\r\n") || lines.ends_with(b"\n\n");
                 if lines.len() > MAX_HEAD {
+                    lines.truncate(before);
                     return None;
                 }
             }

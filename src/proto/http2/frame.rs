@@ -43,6 +43,15 @@ impl Frame {
         })
     }
 
+    /// The bytes that it was read from.
+    pub fn header(self) -> Vec<u8> {
+        let len = self.len.to_be_bytes();
+        let mut bytes = len.get(1..).unwrap_or_default().to_vec();
+        bytes.extend([self.kind, self.flags]);
+        bytes.extend(self.stream.to_be_bytes());
+        bytes
+    }
+
     pub fn has(self, flag: u8) -> bool {
         self.flags & flag != 0
     }

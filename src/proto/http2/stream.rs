@@ -1,5 +1,6 @@
 //! One stream: a request and its response, and what is special to gRPC and event streams.
 
+use super::grpc::Prefixed;
 use crate::event::Dir;
 use crate::proto::body::Context;
 use crate::proto::http1::unanswered;
@@ -14,47 +15,12 @@ pub struct Stream {
     messages: [Option<Message>; 2],
     events: Option<sse::Events>,
     is_grpc: bool,
-    /// What of a gRPC message's five bytes of prefix, and of the message, is still to come.
+    /// Its messages.
     grpc: [Prefixed; 2],
     has_answer: bool,
     /// The server has made up the request (`PUSH_PROMISE`).
     is_promised: bool,
     ended: [bool; 2],
-}
-
-/// The length-prefixed messages of gRPC in one half of a stream.
-#[derive(Debug, Default)]
-struct Prefixed {
-    prefix: Vec<u8>,
-    left: u64,
-    /// Messages that have ended.
-    count: u64,
-}
-
-impl Prefixed {
-    /// Counts the messages that end within these bytes.
-    fn count(&mut self, bytes: &[u8]) {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            if self.left > 0 {
-                let most = usize::try_from(self.left).unwrap_or(usize::MAX);
-                let used = most.min(rest.len());
-                self.left -= used as u64;
-                rest = rest.get(used..).unwrap_or_default();
-                self.count += u64::from(self.left == 0);
-                continue;
-            }
-            let wanted = 5usize.saturating_sub(self.prefix.len()).min(rest.len());
-            let (more, after) = rest.split_at(wanted);
-            self.prefix.extend_from_slice(more);
-            rest = after;
-            if let &[_, a, b, c, d] = self.prefix.as_slice() {
-                self.left = u32::from_be_bytes([a, b, c, d]).into();
-                self.prefix.clear();
-                self.count += u64::from(self.left == 0);
-            }
-        }
-    }
 }
 
 impl Stream {
@@ -108,19 +74,130 @@ impl Stream {
             self.asked = None;
             *self.slot(dir) = Some(message);
         }
-        if self.is_grpc
-            && let Some(prefixed) = self.grpc.get_mut(half(dir))
-        {
-            prefixed.count(content);
+        if self.is_grpc {
+            return self.grpc_content(id, dir, at, content, context);
         }
         if let Some(message) = self.slot(dir) {
             message.end = at.ts;
-            context.keep(&mut message.body, content);
+            context.keep_content(message, content);
+        }
+    }
+
+    fn prefixed(&mut self, dir: Dir) -> &mut Prefixed {
+        let [out, input] = &mut self.grpc;
+        if half(dir) == 0 { out } else { input }
+    }
+
+    /// Content of gRPC: a message that is the only one of its half is told with it, the messages of
+    /// a stream are told one by one.
+    fn grpc_content(
+        &mut self,
+        id: u32,
+        dir: Dir,
+        at: At,
+        content: &[u8],
+        context: &mut Context<'_>,
+    ) {
+        let mut rest = content;
+        while !rest.is_empty() {
+            if self.prefixed(dir).begins(rest) {
+                match self.prefixed(dir).count {
+                    0 => self.prefixed(dir).first.0 = at,
+                    1 => self.tell_each(id, dir, context),
+                    _ => {}
+                }
+            }
+            let prefixed = self.prefixed(dir);
+            if prefixed.is_streamed && prefixed.open.is_none() {
+                let is_cut = prefixed.is_lost;
+                let mut open = self.single(id, dir, at);
+                open.is_cut = is_cut;
+                self.prefixed(dir).open = Some(open);
+            }
+            let prefixed = self.prefixed(dir);
+            let step = prefixed.step(rest);
+            let (bytes, after) = rest.split_at_checked(step.used).unwrap_or((rest, &[]));
+            rest = after;
+            let (is_streamed, count) = (prefixed.is_streamed, prefixed.count);
+            let message = if is_streamed {
+                self.prefixed(dir).open.as_mut()
+            } else {
+                self.slot(dir).as_mut()
+            };
+            if let Some(message) = message {
+                message.end = at.ts;
+                context.keep(&mut message.body, bytes);
+            }
+            if step.is_end && is_streamed {
+                if let Some(open) = self.prefixed(dir).open.take() {
+                    context.finish(open, at);
+                }
+            } else if step.is_end && count == 1 {
+                self.prefixed(dir).first.1 = at;
+                // Who is answered before it has asked to the end has more to say.
+                let asker = self.asked.as_ref().map(|asked| asked.dir);
+                if let Some(asker) = asker.filter(|asker| *asker != dir && !self.has_ended(*asker))
+                {
+                    self.tell_each(id, asker, context);
+                    self.tell_each(id, dir, context);
+                }
+            }
+        }
+    }
+
+    /// A gRPC message of a stream.
+    fn single(&self, id: u32, dir: Dir, at: At) -> Message {
+        let mut line = b"message".to_vec();
+        if let Some(path) = self
+            .asked
+            .as_ref()
+            .and_then(|asked| asked.subject.http()?.path())
+        {
+            line.extend_from_slice(b" of ");
+            line.extend_from_slice(path);
+        }
+        let line = Rc::new(Subject::Line(line));
+        let mut message = Message::begin(Protocol::Grpc, Part::Single, dir, at, line);
+        message.stream = Some(id);
+        message.asked.clone_from(&self.asked);
+        message
+    }
+
+    /// From now on the messages of the half are told one by one. A request is told before them, a
+    /// response, which has the status, after them.
+    fn tell_each(&mut self, id: u32, dir: Dir, context: &mut Context<'_>) {
+        let prefixed = self.prefixed(dir);
+        let (since, end) = prefixed.first;
+        let is_whole = prefixed.count > 0;
+        if std::mem::replace(&mut prefixed.is_streamed, true) {
+            return;
+        }
+        let Some(message) = self.slot(dir) else {
+            return;
+        };
+        let body = std::mem::take(&mut message.body);
+        if message.part == Part::Request {
+            let mut head = message.clone();
+            head.end = head.ts;
+            context.finish(head, since);
+        }
+        if body.size > 0 {
+            let mut first = self.single(id, dir, since);
+            first.body = body;
+            if is_whole {
+                context.finish(first, end);
+            } else {
+                self.prefixed(dir).open = Some(first);
+            }
         }
     }
 
     /// Content of a half was not seen.
     pub fn miss(&mut self, dir: Dir, len: u64) {
+        self.prefixed(dir).skip(len);
+        if self.prefixed(dir).is_streamed {
+            return;
+        }
         if let Some(message) = self.slot(dir) {
             message.body.miss(len);
         } else if let Some(events) = &mut self.events {
@@ -130,6 +207,7 @@ impl Stream {
 
     /// Nobody knows what of a half was not seen.
     pub fn cut(&mut self, dir: Dir) {
+        self.prefixed(dir).is_lost = true;
         if let Some(message) = self.slot(dir) {
             message.is_cut = true;
         } else if let Some(events) = &mut self.events {
@@ -155,15 +233,11 @@ impl Stream {
         };
         let mut message = Message::begin(protocol, part, dir, since, Rc::clone(&subject));
         if is_request {
-            self.asked = Some(Rc::new(Asked {
-                ts: since.ts,
-                dir,
-                subject,
-            }));
+            self.asked = Some(Rc::new(Asked::new(since.ts, dir, subject)));
         } else {
-            message.asked.clone_from(&self.asked);
             self.has_answer = true;
         }
+        message.asked.clone_from(&self.asked);
         message
     }
 
@@ -196,17 +270,30 @@ impl Stream {
         if let Some(ended) = self.ended.get_mut(index) {
             *ended = true;
         }
-        if let Some(mut message) = self.slot(dir).take() {
-            let count = self.grpc.get(index).map_or(0, |grpc| grpc.count);
-            if count > 0
-                && let Subject::Http(http) = Rc::make_mut(&mut message.subject)
-            {
-                http.grpc_messages = count;
-            }
-            context.finish(message, at);
+        if let Some(message) = self.slot(dir).take() {
+            self.told_with(dir, message, at, context);
         } else if let Some(mut events) = self.events.take() {
             events.end(at, context);
         }
+    }
+
+    /// The message of a half has ended, or is cut.
+    fn told_with(&mut self, dir: Dir, mut message: Message, at: At, context: &mut Context<'_>) {
+        let prefixed = self.prefixed(dir);
+        let (count, is_streamed) = (prefixed.count, prefixed.is_streamed);
+        if let Some(mut open) = prefixed.open.take() {
+            open.is_cut = true;
+            context.finish(open, at);
+        }
+        if is_streamed && message.part == Part::Request {
+            return;
+        }
+        if count > 0
+            && let Subject::Http(http) = Rc::make_mut(&mut message.subject)
+        {
+            http.grpc_messages = count;
+        }
+        context.finish(message, at);
     }
 
     /// Whether nothing more can come.
@@ -221,10 +308,10 @@ impl Stream {
 
     /// Nothing more will come of it.
     pub fn end(mut self, at: At, context: &mut Context<'_>) {
-        for message in &mut self.messages {
-            if let Some(mut message) = message.take() {
+        for dir in [Dir::Out, Dir::In] {
+            if let Some(mut message) = self.slot(dir).take() {
                 message.is_cut = true;
-                context.finish(message, at);
+                self.told_with(dir, message, at, context);
             }
         }
         if let Some(mut events) = self.events.take() {

@@ -7,14 +7,15 @@
 //! | `type` | string | `request`, `response`, `message` (neither), `unanswered` (a request) |
 //! | `ts` | string | of the first byte; of `unanswered`, when that was certain |
 //! | `dir` | string | `in` read, `out` written |
-//! | `proto` | string | `http1`, `http2`, `grpc`, `ws`, `sse`, `postgres`, `redis`, `mysql`, `smtp`, `imap`, `mqtt`, `mongo`, `kafka`, `amqp`, `dns`, `ldap` |
+//! | `proto` | string | `http1`, `http2`, `grpc`, `ws`, `sse`, `postgres`, `redis`, `mysql`, `smtp`, `imap`, `mqtt`, `mongo`, `kafka`, `amqp`, `dns`, `ldap`, `ftp`, `pop3` |
 //! | `stream` | number | stream of HTTP/2 |
 //! | `http.version` | string | `1.0`, `1.1`, `2` |
 //! | `http.method`, `http.url`, `http.host` | string | of a request |
 //! | `http.status`, `http.reason` | number, string | of a response |
 //! | `http.headers`, `http.trailers` | array | pairs of name and value, in order |
 //! | `http.unknown` | number | fields that HTTP/2 referred to and that passed before the capture |
-//! | `http.grpc_messages` | number | gRPC messages in the body |
+//! | `http.grpc_messages` | number | gRPC messages in the body; those of a stream have been told before, each by itself |
+//! | `http.dns` | string | of DNS over HTTPS: the question, or the answer |
 //! | `text` | string | the message in one line, of other protocols: a command, an event's type |
 //! | `body.text`, `body.bytes` | string | content, decoded; in base64 where it is not UTF-8 |
 //! | `encoding` | string | a content coding that could not be undone: `body` is still in it |
@@ -91,6 +92,7 @@ fn head(object: &mut Object<'_>, http: &Http) {
     let some = |number: u64| (number > 0).then_some(number);
     inner.optional_number("unknown", some(http.unknown_fields.into()));
     inner.optional_number("grpc_messages", some(http.grpc_messages));
+    inner.optional_lossy("dns", http.dns.as_deref());
     inner.end();
 }
 

@@ -59,7 +59,21 @@ impl<W: Write> TextSink<W> {
     }
 
     fn parts(&mut self, message: &Message) {
-        let (headers, shows_body) = (self.options.headers, self.options.body);
+        let is_request = match message.part {
+            Part::Request | Part::Unanswered => true,
+            Part::Response => false,
+            // It goes the way of the request that it belongs to, or the other.
+            Part::Single => message
+                .asked
+                .as_ref()
+                .is_some_and(|asked| asked.dir == message.dir),
+        };
+        let parts = if is_request {
+            self.options.request
+        } else {
+            self.options.response
+        };
+        let (headers, shows_body) = (parts.head, parts.body);
         let out = self.output.buf();
         let http = message.subject.http();
         if let Some(http) = http.filter(|_| headers) {
@@ -154,16 +168,29 @@ fn response(out: &mut Vec<u8>, message: &Message, http: &Http, color: bool) {
 
 /// Type and size of the content, when there is any.
 fn content(out: &mut Vec<u8>, message: &Message, http: &Http) {
-    if message.body.size == 0 {
+    let size = message.body.size;
+    if size == 0 && http.grpc_messages == 0 {
+        dns(out, http);
         return;
     }
     if let Some(kind) = http.content_type() {
         out.push(b' ');
         escape::token(out, kind);
     }
-    let _ = write!(out, " {}B", message.body.size);
+    if size > 0 {
+        let _ = write!(out, " {size}B");
+    }
     if http.grpc_messages > 1 {
         let _ = write!(out, " {} messages", http.grpc_messages);
+    }
+    dns(out, http);
+}
+
+/// What a message of DNS over HTTPS asks or answers.
+fn dns(out: &mut Vec<u8>, http: &Http) {
+    if let Some(line) = &http.dns {
+        out.push(b' ');
+        escape::line(out, line);
     }
 }
 
