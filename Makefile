@@ -19,6 +19,9 @@ BINARY ?= target/release/tlssniff
 
 bindir = $(DESTDIR)$(PREFIX)/bin
 mandir = $(DESTDIR)$(PREFIX)/share/man/man8
+# Where Wireshark looks for interfaces; empty: nowhere.
+EXTCAP ?= $(shell tshark -G folders 2>/dev/null | sed -n 's/^\(Global \)\?Extcap path:[[:space:]]*//p')
+
 bashdir = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 zshdir = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 fishdir = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
@@ -85,8 +88,11 @@ install:
 	install -D -m 644 completions/tlssniff.bash $(bashdir)/tlssniff
 	install -D -m 644 completions/_tlssniff $(zshdir)/_tlssniff
 	install -D -m 644 completions/tlssniff.fish $(fishdir)/tlssniff.fish
+	test -z "$(EXTCAP)" || { install -d $(DESTDIR)$(EXTCAP) && \
+		ln -sf $(PREFIX)/bin/tlssniff $(DESTDIR)$(EXTCAP)/tlssniff; }
 
 .PHONY: uninstall
 uninstall:
 	rm -f $(bindir)/tlssniff $(mandir)/tlssniff.8 $(bashdir)/tlssniff \
 		$(zshdir)/_tlssniff $(fishdir)/tlssniff.fish
+	test -z "$(EXTCAP)" || rm -f $(DESTDIR)$(EXTCAP)/tlssniff

@@ -9,7 +9,7 @@ complete -c tlssniff -s s -l snapshot-length -d 'Keep at most this many bytes of
 complete -c tlssniff -s Q -l direction -d 'Only what the programs read (in) or write (out)' -r -f -a "in\t''
 out\t''
 inout\t''"
-complete -c tlssniff -l redact -d 'Hide what Authorization, Cookie, Set-Cookie and other headers with credentials say, and the headers, JSON keys and parameters of these names, in every output; lengths stay' -r
+complete -c tlssniff -l redact -d 'Hide what Authorization, Cookie, Set-Cookie and other headers with credentials say, and the headers, JSON keys, parameters and parts of forms of these names, in every output; lengths stay' -r
 complete -c tlssniff -s c -l count -d 'Stop after this many events have been shown or written' -r
 complete -c tlssniff -l duration -d 'Stop after this time: 10, 1.5s, 200ms, 2m, 1h' -r
 complete -c tlssniff -s F -l filter-file -d 'Read the filter expression from this file' -r -F
@@ -28,6 +28,7 @@ complete -c tlssniff -s C -d 'Begin a new file after this size, in millions of b
 complete -c tlssniff -s G -d 'Begin a new file after this many seconds; the name may hold strftime(3) formats' -r
 complete -c tlssniff -s W -d 'With -C: write these many files in turn, over and over; with -G alone: stop after so many' -r
 complete -c tlssniff -s z -d 'With -C or -G: run this program with the name of each finished file' -r
+complete -c tlssniff -l listen -d 'Serve the capture as pcapng to readers on this port, such as wireshark -k -i TCP@127.0.0.1:PORT' -r
 complete -c tlssniff -l har -d 'Save HTTP exchanges as HAR, for browsers and Postman' -r -F
 complete -c tlssniff -s r -l read-file -d 'Read a file that tlssniff has written (`-`: standard input); needs no privilege' -r -F
 complete -c tlssniff -s B -l buffer-size -d 'Size of the ring buffer in KiB, rounded up to a power of two, at least 512' -r
@@ -54,6 +55,7 @@ complete -c tlssniff -l tui -d 'Look at the exchanges in the terminal, live or o
 complete -c tlssniff -l pcap -d 'Save as classic pcap (also chosen by a file name that ends in .pcap)'
 complete -c tlssniff -l print -d 'Print also when -w is given'
 complete -c tlssniff -s U -l packet-buffered -d 'Hand on each packet at once to the file of -w'
+complete -c tlssniff -l listen-anyone -d 'With --listen: also readers of other users and of other machines; nothing is encrypted'
 complete -c tlssniff -l debug -d 'Tell on standard error what is found, where the probes are, and why there'
 complete -c tlssniff -s V -l version -d 'Print the version; with -v also what is used of this kernel, and why'
 complete -c tlssniff -s h -l help -d 'Print help'

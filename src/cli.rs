@@ -93,7 +93,7 @@ pub struct Cli {
     pub direction: Direction,
 
     /// Hide what Authorization, Cookie, Set-Cookie and other headers with credentials say, and the
-    /// headers, JSON keys and parameters of these names, in every output; lengths stay
+    /// headers, JSON keys, parameters and parts of forms of these names, in every output; lengths stay
     #[arg(long, value_name = "NAME[,NAME...]", num_args = 0..=1, require_equals = true, help_heading = WHAT)]
     pub redact: Option<Option<String>>,
 
@@ -240,6 +240,14 @@ pub struct Cli {
     #[arg(short = 'z', value_name = "PROGRAM", help_heading = FILES)]
     pub rotate_command: Option<String>,
 
+    /// Serve the capture as pcapng to readers on this port, such as wireshark -k -i TCP@127.0.0.1:PORT
+    #[arg(long, value_name = "[ADDR:]PORT", help_heading = FILES)]
+    pub listen: Option<String>,
+
+    /// With --listen: also readers of other users and of other machines; nothing is encrypted
+    #[arg(long, requires = "listen", help_heading = FILES)]
+    pub listen_anyone: bool,
+
     /// Save HTTP exchanges as HAR, for browsers and Postman
     #[arg(long, value_name = "FILE", help_heading = FILES)]
     pub har: Option<PathBuf>,
@@ -268,6 +276,10 @@ pub struct Cli {
     /// Print the version; with -v also what is used of this kernel, and why
     #[arg(short = 'V', long = "version", help_heading = SHOW)]
     pub show_version: bool,
+
+    /// Write into this FIFO of Wireshark's, and say nothing on standard error but what is wrong
+    #[arg(long, value_name = "PATH", hide = true, conflicts_with = "write_file")]
+    pub fifo: Option<PathBuf>,
 
     /// Print the man page or a completion script
     #[arg(long, value_name = "WHAT", value_enum, hide = true)]

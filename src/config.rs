@@ -3,6 +3,8 @@
 //! [`Config`] is plain data: no clap types, nothing that was not decided. What the outside world
 //! contributes (terminal, user) comes in through [`Surroundings`]; accounts are looked up here.
 
+mod interface;
+
 use crate::child::RunAs;
 use crate::cli::{self, Cli};
 use crate::event::Dir;
@@ -12,6 +14,7 @@ use crate::sink::color::{self, When};
 use crate::sink::escape;
 pub use crate::sink::pcapng::{Format as Kind, Framing};
 pub use crate::sink::rotate::Rotation as Rotate;
+pub use crate::sink::serve::Listen;
 use crate::sink::text::{Payload, TextOptions};
 use crate::time::TimeStyle;
 use crate::tui;
@@ -20,6 +23,7 @@ use nix::unistd::{Uid, User};
 use std::ffi::OsString;
 use std::fmt;
 use std::io::IsTerminal;
+use std::net::{Ipv4Addr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -50,6 +54,10 @@ pub struct Config {
     pub redact: Option<Names>,
     /// `-w`
     pub write: Option<Write>,
+    /// `--listen`
+    pub listen: Option<Listen>,
+    /// How plaintext stands in capture files and in what is served.
+    pub framing: Framing,
     /// `-s`: bytes kept of each call; 0 is everything.
     pub snaplen: u32,
     /// `-B`: a power of two.
@@ -61,6 +69,8 @@ pub struct Config {
     pub direction: Option<Dir>,
     /// `-Z`: a user that exists.
     pub drop_to: Option<String>,
+    /// Whether to tell what is listened to and, at the end, how much there was.
+    pub reports: bool,
     pub debug: bool,
     pub verbose: u8,
     pub quiet: bool,
@@ -102,6 +112,8 @@ pub struct Command {
 pub enum FileArg {
     Stdio,
     Path(PathBuf),
+    /// That is a FIFO, and nothing else.
+    Fifo(PathBuf),
 }
 
 /// Text or JSON.
@@ -137,7 +149,6 @@ pub enum Format {
 pub struct Write {
     pub target: FileArg,
     pub kind: Kind,
-    pub framing: Framing,
     /// `-U`
     pub packet_buffered: bool,
     pub rotate: Rotate,
@@ -188,9 +199,14 @@ impl Config {
         refuse_contradictions(&cli, around)?;
         Ok(Config {
             filter: filter(&cli)?,
-            tui: cli.tui.then(|| tui_options(&cli, around)),
+            tui: cli.tui.then(|| interface::options(&cli, around)),
             output: output(&cli, around),
             write: write(&cli),
+            listen: listen(&cli, around)?,
+            framing: match cli.framing {
+                Some(cli::Framing::Raw) => Framing::Raw,
+                Some(cli::Framing::Tls) | None => Framing::Tls,
+            },
             har: cli.har,
             stats: cli.stats,
             redact: cli.redact.map(redact).transpose()?,
@@ -228,6 +244,7 @@ impl Config {
                 Some(name) => Some(account("-Z", &name)?.name),
                 None => None,
             },
+            reports: cli.fifo.is_none(),
             debug: cli.debug,
             verbose: cli.verbose,
             quiet: cli.quiet,
@@ -239,7 +256,8 @@ impl Config {
 fn refuse_contradictions(cli: &Cli, around: &Surroundings) -> Result<()> {
     let is_stdio = |path: &Option<PathBuf>| path.as_deref() == Some(Path::new("-"));
     let reads = cli.read_file.is_some();
-    let writes = cli.write_file.is_some();
+    let writes = cli.write_file.is_some() || cli.fifo.is_some();
+    let serves = cli.listen.is_some();
     let runs = !cli.command.is_empty();
     let selects = !cli.pid.is_empty()
         || [
@@ -275,6 +293,10 @@ fn refuse_contradictions(cli: &Cli, around: &Surroundings) -> Result<()> {
             reads && (selects || cli.uid.is_some() || cli.follow_forks),
             "-r reads a file, in which there is no process left to choose; \
              use a filter instead, such as 'pid 42' or 'comm curl'",
+        ),
+        (
+            serves && (reads || cli.list_targets),
+            "--listen serves what is captured now; a file is opened in Wireshark directly",
         ),
         (
             reads && runs,
@@ -317,16 +339,20 @@ fn refuse_contradictions(cli: &Cli, around: &Surroundings) -> Result<()> {
              give -w another name",
         ),
         (
-            writes && !cli.print && cli.output.is_some(),
-            "with -w nothing is printed, so -o would stay empty; add --print",
+            (writes || serves) && !cli.print && cli.output.is_some(),
+            "with -w and --listen nothing is printed, so -o would stay empty; add --print",
         ),
         (
-            writes && !cli.print && (cli.json || cli.format.is_some()),
-            "with -w nothing is printed, so there is no --json or --format; add --print",
+            (writes || serves) && !cli.print && (cli.json || cli.format.is_some()),
+            "with -w and --listen nothing is printed, so there is no --json or --format; add --print",
         ),
         (
-            !writes && (rotates || cli.pcap || cli.framing.is_some() || cli.packet_buffered),
-            "-C, -G, -U, --pcap and --framing are about the capture file; name one with -w",
+            !writes && (rotates || cli.pcap || cli.packet_buffered),
+            "-C, -G, -U and --pcap are about the capture file; name one with -w",
+        ),
+        (
+            !writes && !serves && cli.framing.is_some(),
+            "--framing is about the capture file; name one with -w",
         ),
         (
             cli.rotate_count.is_some() && !rotates,
@@ -435,7 +461,12 @@ fn output(cli: &Cli, around: &Surroundings) -> Output {
             true => Format::Json,
             false => Format::Text,
         },
-        print: !cli.tui && (cli.print || cli.write_file.is_none() && cli.har.is_none()),
+        print: cli.print
+            || !(cli.write_file.is_some()
+                || cli.fifo.is_some()
+                || cli.har.is_some()
+                || cli.tui
+                || cli.listen.is_some()),
         file: cli.output.clone(),
         line_buffered,
         raw: cli.raw || cli.hex > 0 || cli.hex_ascii > 0,
@@ -460,37 +491,8 @@ fn output(cli: &Cli, around: &Surroundings) -> Output {
     }
 }
 
-fn tui_options(cli: &Cli, around: &Surroundings) -> tui::Options {
-    let text = output(cli, around).text;
-    let mut bounds = tui::Bounds::default();
-    if let Some(history) = cli.history {
-        bounds.exchanges = usize::try_from(history.exchanges).unwrap_or(usize::MAX);
-        if let Some(bytes) = history.bytes {
-            bounds.bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        }
-    }
-    tui::Options {
-        bounds,
-        color: text.color,
-        ascii: text.ascii || !has_utf8(around),
-    }
-}
-
-/// What the environment says of the terminal's characters (locale(7)).
-fn has_utf8(around: &Surroundings) -> bool {
-    let set = ["LC_ALL", "LC_CTYPE", "LANG"]
-        .into_iter()
-        .filter_map(around.env)
-        .find(|value| !value.is_empty());
-    let name = set
-        .unwrap_or_default()
-        .to_string_lossy()
-        .to_ascii_lowercase();
-    name.contains("utf-8") || name.contains("utf8")
-}
-
 fn write(cli: &Cli) -> Option<Write> {
-    let path = cli.write_file.clone()?;
+    let path = cli.write_file.as_ref().or(cli.fifo.as_ref())?.clone();
     let named_pcap = path
         .extension()
         .is_some_and(|extension| extension.eq_ignore_ascii_case("pcap"));
@@ -499,10 +501,9 @@ fn write(cli: &Cli) -> Option<Write> {
             true => Kind::Pcap,
             false => Kind::Pcapng,
         },
-        target: file_arg(path),
-        framing: match cli.framing {
-            Some(cli::Framing::Raw) => Framing::Raw,
-            Some(cli::Framing::Tls) | None => Framing::Tls,
+        target: match &cli.fifo {
+            Some(fifo) => FileArg::Fifo(fifo.clone()),
+            None => file_arg(path),
         },
         packet_buffered: cli.packet_buffered,
         rotate: Rotate {
@@ -512,6 +513,36 @@ fn write(cli: &Cli) -> Option<Write> {
             command: cli.rotate_command.clone(),
         },
     })
+}
+
+/// `--listen`: a port alone is one of this machine.
+fn listen(cli: &Cli, around: &Surroundings) -> Result<Option<Listen>> {
+    let Some(text) = &cli.listen else {
+        return Ok(None);
+    };
+    let found = match text.parse::<u16>() {
+        Ok(port) => Some((Ipv4Addr::LOCALHOST, port).into()),
+        Err(_) => text.to_socket_addrs().ok().and_then(|mut all| all.next()),
+    };
+    let Some(addr) = found else {
+        return usage(format!(
+            "--listen: '{}' is no address; give a port, or an address and a port (127.0.0.1:5555)",
+            escape::shown(text)
+        ));
+    };
+    if !addr.ip().is_loopback() && !cli.listen_anyone {
+        return usage(format!(
+            "--listen {addr} can be reached from other machines, and what is served is plaintext; \
+             listen on 127.0.0.1 and come through ssh -L, or add --listen-anyone"
+        ));
+    }
+    let own = Uid::effective().as_raw();
+    let sudo = (around.env)("SUDO_UID").and_then(|uid| uid.to_str()?.parse().ok());
+    Ok(Some(Listen {
+        addr,
+        users: (!cli.listen_anyone)
+            .then(|| [Some(0), Some(own), sudo].into_iter().flatten().collect()),
+    }))
 }
 
 /// `-u`: a number is taken as it is, since a container's users have no name here.

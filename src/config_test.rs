@@ -211,10 +211,32 @@ fn the_file_name_or_the_option_chooses_classic_pcap() {
 
 #[test]
 fn framing_is_tls_unless_raw_is_asked_for() {
-    let framing = |args: &[&str]| config(args).write.unwrap().framing;
+    let framing = |args: &[&str]| config(args).framing;
     assert_eq!(framing(&["-w", "x"]), Framing::Tls);
     assert_eq!(framing(&["-w", "x", "--framing", "tls"]), Framing::Tls);
     assert_eq!(framing(&["-w", "x", "--framing", "raw"]), Framing::Raw);
+}
+
+#[test]
+fn a_port_to_listen_on_is_one_of_this_machine() {
+    let listen = |args: &[&str]| config(args).listen.unwrap();
+    assert_eq!(
+        listen(&["--listen", "5555"]).addr.to_string(),
+        "127.0.0.1:5555"
+    );
+    assert_eq!(listen(&["--listen", "[::1]:1"]).addr.to_string(), "[::1]:1");
+    assert!(listen(&["--listen", "1"]).users.unwrap().contains(&0));
+    assert!(!config(&["--listen", "1"]).output.print);
+    assert!(refused(&["--listen", "x"]).contains("is no address"));
+    assert!(refused(&["--listen", "0.0.0.0:1"]).contains("--listen-anyone"));
+    let anyone = listen(&["--listen", "0.0.0.0:1", "--listen-anyone"]);
+    assert_eq!(anyone.users, None);
+    assert!(refused(&["--listen", "1", "-r", "x"]).contains("opened in Wireshark"));
+    assert!(refused(&["--listen", "1", "--json"]).contains("add --print"));
+    assert_eq!(
+        config(&["--listen", "1", "--framing", "raw"]).framing,
+        Framing::Raw
+    );
 }
 
 #[test]

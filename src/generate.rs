@@ -74,6 +74,7 @@ fn man(out: &mut Vec<u8>) -> std::io::Result<()> {
         interface.text([roman(*what)]);
     }
     interface.to_writer(out)?;
+    section("WIRESHARK", WIRESHARK).to_writer(out)?;
     section("SECRETS", SECRETS).to_writer(out)?;
     section("JSON", JSON).to_writer(out)?;
     out.extend_from_slice(json::SCHEMA.as_bytes());
@@ -314,7 +315,7 @@ const SECRETS: &[Block] = &[
     ),
     Text(
         "The names of --redact=NAME,... are secret as headers, as keys of JSON, and as parameters \
-         (NAME=value) of URLs and forms; capital letters do not matter. Strings become asterisks. \
+         (NAME=value) and parts of URLs and forms; capital letters do not matter. Strings become asterisks. \
          Numbers and words of JSON become the digit 1, so that it stays JSON, and of an object or \
          array everything but its structure is hidden. When names are given, compressed bodies \
          are hidden wholly, since they cannot be looked into.",
@@ -322,8 +323,7 @@ const SECRETS: &[Block] = &[
     Text(
         "What cannot be known is hidden: after lost bytes the rest of a line (up to 8 KiB), frames of \
          HTTP/2 until their beginning is found again, and headers whose name was sent before the \
-         capture began. Not found are names in an encoded spelling (\\u0070in, %70in), the parts of \
-         multipart forms, secrets of other protocols, such as passwords of databases and mail, and \
+         capture began. Not found are secrets of other protocols, such as passwords of databases and mail, and \
          HTTP/2 that was joined in the middle of a frame, until it is recognised. The command \
          behind -- is left out of the comment in a capture file.",
     ),
@@ -333,6 +333,55 @@ const SECRETS: &[Block] = &[
 const JSON: &[Block] = &[Text(
     "The output with --json. With --raw there are no messages, only data.",
 )];
+
+const WIRESHARK: &[Block] = &[
+    Text(
+        "Besides files (-w FILE) there are three ways into a running Wireshark, tshark or any other \
+         program that reads pcapng.",
+    ),
+    Item(
+        "tlssniff -w - | wireshark -k -i -",
+        "A pipe, also from elsewhere: ssh HOST sudo tlssniff -w - | wireshark -k -i -. The capture \
+         ends when its reader does.",
+    ),
+    Item(
+        "tlssniff --listen 5555",
+        "Then wireshark -k -i TCP@127.0.0.1:5555, as often and by as many as wanted (16 at a time). \
+         Each gets a capture that begins when it connects. A reader that is too slow loses what \
+         does not fit into 16 MiB: its TCP streams have holes then, and the statistics at its end \
+         say how many reads and writes. Only root, the user who runs tlssniff, and the one who \
+         called sudo are served, and only from this machine; --listen-anyone ends both. Nothing is \
+         encrypted: from another machine come through ssh -L 5555:127.0.0.1:5555.",
+    ),
+    Item(
+        "Plaintext of TLS connections",
+        "An interface in Wireshark's own list, where tlssniff lies in its extcap folder (make \
+         install and the Debian package put a link there; tshark -G folders names it). Its \
+         options are behind the wheel beside it; with tshark: -i tlssniff -o extcap.tlssniff.pid:42, \
+         likewise comm, filter, framing, redact.",
+    ),
+    Text(
+        "Wireshark is no program for root, and starts tlssniff as its own user. Either give the \
+         program what it needs, for the members of one group:",
+    ),
+    Literal(
+        "chgrp wireshark /usr/local/bin/tlssniff\n\
+         chmod 750 /usr/local/bin/tlssniff\n\
+         setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_checkpoint_restore=ep \
+         /usr/local/bin/tlssniff",
+    ),
+    Text("or put this into the extcap folder instead of the link:"),
+    Literal("#!/bin/sh\nexec sudo -n /usr/local/bin/tlssniff \"$@\""),
+    Text("with this in /etc/sudoers.d/tlssniff:"),
+    Literal(
+        "%wireshark ALL=(root) NOPASSWD: /usr/local/bin/tlssniff --extcap-*, \\\n\
+         \t/usr/local/bin/tlssniff --capture --extcap-interface tlssniff *",
+    ),
+    Text(
+        "In such a capture tlssniff writes into a FIFO that is there already, and into nothing else. \
+         Either way the members of the group see the plaintext of all users, as root does.",
+    ),
+];
 
 const EXAMPLES: &[Block] = &[
     Item(

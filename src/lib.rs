@@ -14,6 +14,7 @@ pub mod cli;
 pub mod config;
 pub mod discovery;
 pub mod event;
+pub mod extcap;
 pub mod filter;
 pub mod flow;
 pub mod generate;

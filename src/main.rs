@@ -7,12 +7,14 @@ use nix::sys::signal::{SigSet, Signal, raise};
 use std::process::ExitCode;
 use tlssniff::cli::Cli;
 use tlssniff::config::{Config, Surroundings, UsageError};
+use tlssniff::extcap;
 use tlssniff::generate::generate;
 use tlssniff::run::{Outcome, run};
 use tlssniff::sink::escape::shown;
+use tlssniff::sink::output::is_broken_pipe;
 
 fn main() -> ExitCode {
-    let error = match start(Cli::parse()) {
+    let error = match start() {
         Ok(Outcome::Code(code)) => return ExitCode::from(code),
         Ok(Outcome::Signal(signal)) => return die_of(signal),
         Err(error) => error,
@@ -22,26 +24,24 @@ fn main() -> ExitCode {
             .error(ErrorKind::ArgumentConflict, message)
             .exit();
     }
-    if error.chain().any(is_broken_pipe) {
+    // Whoever read our output has seen enough: no error of ours.
+    if is_broken_pipe(&error) {
         return ExitCode::SUCCESS;
     }
     eprintln!("tlssniff: {}", shown(&format!("{error:#}")));
     ExitCode::FAILURE
 }
 
-fn start(cli: Cli) -> Result<Outcome> {
+fn start() -> Result<Outcome> {
+    let Some(args) = extcap::translate(std::env::args_os(), &mut std::io::stdout())? else {
+        return Ok(Outcome::Code(0));
+    };
+    let cli = Cli::parse_from(args);
     if let Some(what) = cli.generate {
         generate(what, &mut std::io::stdout().lock())?;
         return Ok(Outcome::Code(0));
     }
     run(Config::new(cli, &Surroundings::of_this_process())?)
-}
-
-/// Whoever read our output has seen enough: no error of ours.
-fn is_broken_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
-    cause
-        .downcast_ref::<std::io::Error>()
-        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// Ends as the command did, so that a shell sees the same; without a core file of ours.

@@ -8,6 +8,7 @@ mod frames;
 mod hpack;
 mod keys;
 mod lines;
+mod multipart;
 mod names;
 mod text;
 mod websocket;

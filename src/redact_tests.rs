@@ -395,6 +395,14 @@ fn json_stays_json_and_any_value_of_a_named_key_is_hidden() {
         ("a=1&pin=xy%20z&b=2", "a=1&pin=******&b=2"),
         ("user[pin]=xy&b=2", "user[pin]=**&b=2"),
         ("pin=", "pin="),
+        // The same name in another spelling.
+        (r#"{"\u0070in":"xy","b":1}"#, r#"{"\u0070in":"**","b":1}"#),
+        (r#"{"p\u0049N":"xy","b":1}"#, r#"{"p\u0049N":"**","b":1}"#),
+        (r#"{"p\u00e9in":"xy"}"#, r#"{"p\u00e9in":"xy"}"#),
+        ("a=1&p%49n=xy&b=2", "a=1&p%49n=**&b=2"),
+        ("a%26pin=xy&b=100%pin", "a%26pin=**&b=100%pin"),
+        ("%6in=xy&pi%=y", "%6in=xy&pi%=y"),
+        (r#"{"\upin":"xy"}"#, r#"{"\upin":"xy"}"#),
     ] {
         let out = hidden(&["pin"], text);
         assert!(out.starts_with(wanted), "{text}: {out}");
@@ -405,6 +413,33 @@ fn json_stays_json_and_any_value_of_a_named_key_is_hidden() {
             "{out}"
         );
     }
+}
+
+const FORM: &str = "--bOund\r\n\
+    Content-Disposition: form-data; name=\"user\"\r\n\r\nme\r\n--bOund\r\n\
+    Content-Disposition: form-data; filename=\"name\"; name=\"login[Pin]\"\r\n\
+    Content-Type: text/plain\r\n\r\n-----BEGIN\r\n--bOunt\r\n--bOuxy\r\n--bOund\r\n\
+    Content-Disposition: form-data; name=\"pinned\"\r\n\r\nyes\r\n--bOund--\r\n";
+
+#[test]
+fn a_named_part_of_a_form_is_hidden_up_to_its_boundary() {
+    let out = hidden(&["pin"], FORM);
+    let wanted = FORM
+        .replace("-----BEGIN", "--********")
+        .replace("--bOunt", "--bOun*")
+        .replace("--bOuxy", "--bOu**");
+    assert_eq!(out, wanted);
+    // Byte by byte it is the same.
+    let pieces = FORM.bytes().map(|byte| vec![byte]).collect();
+    let out = redacted(&names(&["pin"]), &[(Dir::Out, pieces)]);
+    assert_eq!(String::from_utf8_lossy(&out[0].1), wanted);
+    assert_eq!(hidden(&["other"], FORM), FORM);
+    let head = format!(
+        "POST / HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=bOund\r\n\
+         Content-Length: {}\r\n\r\n",
+        FORM.len()
+    );
+    assert_eq!(hidden(&["pin"], format!("{head}{FORM}")), head + &wanted);
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn read_back(config: &Config, file: &FileArg) -> Result<Outcome> {
     }
     let (input, name): (Box<dyn Read>, _) = match file {
         FileArg::Stdio => (Box::new(io::stdin().lock()), "standard input".to_owned()),
-        FileArg::Path(path) => {
+        FileArg::Path(path) | FileArg::Fifo(path) => {
             let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
             (Box::new(file), path.display().to_string())
         }

@@ -55,6 +55,7 @@ fn write_capture(path: &Path) {
         comment: String::new(),
         filter: None,
         packet_buffered: false,
+        may_join_late: false,
     };
     let mut sink = PcapSink::new(output, options).unwrap();
     let json = format!("{{\"password\": \"{SECRET}\", \"name\": \"me\"}}");

@@ -28,6 +28,7 @@ const STAGES: &[(&str, u32)] = &[
     // The command line names options of every stage; `run` joins the stages.
     ("cli", 9),
     ("config", 9),
+    ("extcap", 9),
     ("generate", 9),
     ("run", 10),
     ("main", 10),

@@ -67,6 +67,7 @@ impl Capture {
             comment: "tlssniff -w f".to_owned(),
             filter: Some("port 443".to_owned()),
             packet_buffered: false,
+            may_join_late: false,
         };
         let sink = PcapSink::new(output, options).unwrap();
         let now = 1_790_000_000_000_000_000;

@@ -17,6 +17,7 @@ pub mod image;
 pub mod listing;
 pub mod procfs;
 pub mod rustls;
+pub mod sockets;
 pub mod stack;
 pub mod system;
 pub mod watch;

@@ -1,8 +1,9 @@
 //! Evaluates an expression on an event or a message.
 
 use super::ast::{Compare, Expr, Side, Test, Value};
-use super::glob_match;
+use super::fields::Of;
 use super::values::{Seen, What};
+use super::{glob_match, looks_at};
 use crate::event::{Conn, Dir, Event, Kind};
 use crate::proto::{Message, Protocol};
 use std::net::SocketAddr;
@@ -42,6 +43,30 @@ fn holds_of_any(expr: &Expr, seen: &[Seen<'_>]) -> bool {
         Expr::Any(terms) => terms.iter().any(|term| holds_of_any(term, seen)),
         Expr::Not(term) => !holds_of_any(term, seen),
         Expr::Test(test) => seen.iter().any(|seen| passes(test, seen)),
+    }
+}
+
+/// What it comes to for everything of the connection's process; `None`: that depends.
+pub fn holds_of_process(expr: &Expr, conn: &Conn) -> Option<bool> {
+    let all = |terms: &[Expr], neutral: bool| {
+        let mut result = Some(neutral);
+        for term in terms {
+            match holds_of_process(term, conn) {
+                Some(holds) if holds != neutral => return Some(!neutral),
+                None => result = None,
+                Some(_) => {}
+            }
+        }
+        result
+    };
+    match expr {
+        Expr::All(terms) => all(terms, true),
+        Expr::Any(terms) => all(terms, false),
+        Expr::Not(term) => Some(!holds_of_process(term, conn)?),
+        Expr::Test(test) if looks_at(test).0 == Of::Proc => {
+            Some(passes(test, &Seen::new(conn, Dir::Out, What::Nothing)))
+        }
+        Expr::Test(_) => None,
     }
 }
 

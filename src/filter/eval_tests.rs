@@ -382,6 +382,30 @@ fn connections_and_processes_have_fields_too() {
 }
 
 #[test]
+fn a_process_of_which_nothing_can_pass_is_excluded() {
+    let process = conn("10.0.0.1:1", "10.0.0.2:2").proc;
+    for (words, is_excluded) in [
+        ("", false),
+        ("pid 42", false),
+        ("pid 41", true),
+        ("comm my* and port 443", false),
+        ("comm curl and port 443", true),
+        ("comm curl or port 443", false),
+        ("comm curl or pid 7", true),
+        ("not comm my*", true),
+        ("not (comm curl and status >= 500)", false),
+        ("not (uid web or status >= 500)", true),
+        ("uid == web and status >= 500", false),
+        ("proc.container == 0123456789ab", true),
+        ("exe != /bin/x", true),
+        ("in", false),
+    ] {
+        let filter = Filter::parse_with(words, &|name| (name == "web").then_some(33)).unwrap();
+        assert_eq!(filter.excludes(&process), is_excluded, "{words}");
+    }
+}
+
+#[test]
 fn a_body_is_looked_at_without_its_encoding() {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     std::io::Write::write_all(&mut encoder, b"a long secret token").unwrap();

@@ -159,6 +159,8 @@ pub enum Kind {
 /// What must be looked at for its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Of {
+    /// The process, which it is the same for.
+    Proc,
     /// The connection, and the direction.
     Conn,
     /// A read or write, or a message.
@@ -204,12 +206,12 @@ macro_rules! fields {
 }
 
 fields! {
-    Pid "proc.pid" ["pid"] Kind::Number, Conn, "process id";
+    Pid "proc.pid" ["pid"] Kind::Number, Proc, "process id";
     Tid "proc.tid" ["tid"] Kind::Number, Piece, "thread id";
-    Uid "proc.uid" ["uid"] Kind::User, Conn, "user, by number or name";
-    Comm "proc.comm" ["comm"] Kind::Text, Conn, "command name";
-    Exe "proc.exe" ["exe"] Kind::Text, Conn, "path of the executable";
-    Container "proc.container" ["container"] Kind::Text, Conn, "first 12 digits of the id of its container";
+    Uid "proc.uid" ["uid"] Kind::User, Proc, "user, by number or name";
+    Comm "proc.comm" ["comm"] Kind::Text, Proc, "command name";
+    Exe "proc.exe" ["exe"] Kind::Text, Proc, "path of the executable";
+    Container "proc.container" ["container"] Kind::Text, Proc, "first 12 digits of the id of its container";
     ConnId "conn.id" [] Kind::Number, Conn, "number of the connection, #17 in a line";
     Role "conn.role" ["role"] Kind::Listed(ROLES), Conn, "the side of the captured program: client, server";
     Local "conn.local" [] Kind::Text, Conn, "ADDR:PORT of the program";

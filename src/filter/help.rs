@@ -22,7 +22,7 @@ pub fn help() -> Vec<(&'static str, String)> {
         ("Filter: comparisons of a field F", columns(comparisons)),
         (
             "Filter: fields of connections, reads and writes",
-            of(&[Of::Conn, Of::Piece]),
+            of(&[Of::Proc, Of::Conn, Of::Piece]),
         ),
         ("Filter: fields of messages", of(&[Of::Message, Of::Body])),
     ]

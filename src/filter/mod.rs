@@ -13,11 +13,12 @@ mod values;
 
 pub use glob::glob_match;
 
-use crate::event::{Conn, Event};
+use crate::event::{Conn, Event, Flavor, Lib, Proc, Transport};
 use crate::proto::Message;
 use ast::{Expr, Place, Test};
 use fields::{FIELDS, Field, Of};
 use std::fmt;
+use std::rc::Rc;
 
 /// A compiled expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +49,7 @@ impl Filter {
         let mut filter = Filter {
             root: Expr::All(Vec::new()),
             words: words.to_owned(),
-            of: Of::Conn,
+            of: Of::Proc,
             looks_at_bodies: false,
         };
         filter.note(&root);
@@ -86,7 +87,7 @@ impl Filter {
     /// Whether all that it asks for is the same for each read or write of a direction of a
     /// connection: then what passes has no holes.
     pub fn is_of_connections(&self) -> bool {
-        self.of == Of::Conn
+        self.of <= Of::Conn
     }
 
     /// The expression as it was given.
@@ -99,6 +100,27 @@ impl Filter {
     /// fails.
     pub fn matches(&self, event: &Event<'_>) -> bool {
         eval::matches(&self.root, event)
+    }
+
+    /// Whether nothing of the process passes, whatever it does: then it need not be captured.
+    pub fn excludes(&self, process: &Rc<Proc>) -> bool {
+        // Nothing of it but the process is looked at.
+        let conn = Conn {
+            id: 0,
+            proc: Rc::clone(process),
+            lib: Rc::new(Lib {
+                flavor: Flavor::OpenSsl,
+                path: String::new(),
+                version: None,
+            }),
+            transport: Transport::Unknown,
+            addr_source: None,
+            role: None,
+            version: None,
+            sni: None,
+            alpn: None,
+        };
+        eval::holds_of_process(&self.root, &conn) == Some(false)
     }
 
     /// Whether a message passes, by its sender and receiver.
@@ -120,8 +142,8 @@ fn looks_at(test: &Test) -> (Of, bool) {
         (of, of == Of::Body || place.field == Field::Payload)
     };
     match test {
-        Test::Net(..) | Test::Port(..) | Test::Pid(_) | Test::Uid(_) => (Of::Conn, false),
-        Test::Comm(_) | Test::Dir(_) => (Of::Conn, false),
+        Test::Pid(_) | Test::Uid(_) | Test::Comm(_) => (Of::Proc, false),
+        Test::Net(..) | Test::Port(..) | Test::Dir(_) => (Of::Conn, false),
         Test::Http | Test::Protocol(_) | Test::Part(_) => (Of::Message, false),
         Test::Present(place) => of_place(place),
         Test::Compare(compare) => of_place(&compare.place),

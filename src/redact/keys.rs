@@ -1,9 +1,11 @@
-//! Values of named JSON keys and of named parameters (`name=value`), in any text.
+//! Values of named JSON keys, of named parameters (`name=value`) and of named parts of a form, in
+//! any text.
 //!
 //! Quotes are not counted: what stands between two of them and is followed by a colon is a key.
 //! So it does not matter where in a document the bytes begin, or whether it is one at all.
 
 use super::UNKNOWN;
+use super::multipart::Multipart;
 use super::names::{Names, Word, is_in_name};
 
 /// What the next byte belongs to.
@@ -16,6 +18,9 @@ pub struct Keys {
     is_quoted: bool,
     /// Backslashes directly before the next byte.
     slashes: u32,
+    /// Of a `\u0070` or `%70`: how many hexadecimal digits are missing, and the value so far.
+    escape: Option<(u32, u32)>,
+    parts: Multipart,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,15 +66,18 @@ impl Keys {
                 left: UNKNOWN,
                 is_in_value,
             },
+            parts: std::mem::take(&mut self.parts),
             ..Keys::default()
         };
+        self.parts.gap();
     }
 
     /// Hides what is secret: in strings by `*`; each other byte of a value by `1`, so that what
     /// was JSON is JSON.
     pub fn hide(&mut self, bytes: &mut [u8], names: &Names) {
         for byte in bytes {
-            if let Some(hidden) = self.next(*byte, names) {
+            let in_part = self.parts.next(*byte, names);
+            if let Some(hidden) = self.next(*byte, names).or(in_part) {
                 *byte = hidden;
             }
         }
@@ -154,11 +162,26 @@ impl Keys {
     }
 
     fn text(&mut self, byte: u8, slashes: u32, names: &Names) {
+        if let Some((missing, code)) = self.escape.take() {
+            if let Some(digit) = char::from(byte).to_digit(16) {
+                let code = code << 4 | digit;
+                match u8::try_from(code) {
+                    _ if missing > 1 => self.escape = Some((missing - 1, code)),
+                    Ok(letter) if is_in_name(letter) => self.word.push(letter),
+                    _ => self.end_word(),
+                }
+                return;
+            }
+            self.end_word();
+        }
         if is_in_name(byte) {
+            if slashes > 0 && byte == b'u' && self.is_quoted {
+                self.escape = Some((4, 0));
+                return;
+            }
             if slashes > 0 {
                 // An escape: not the spelling that was given.
-                self.word.clear();
-                self.is_quoted = false;
+                self.end_word();
             }
             self.word.push(byte);
             return;
@@ -167,12 +190,21 @@ impl Keys {
         match byte {
             // They may stand between a name and what follows it: `\"name\"`, `user[name]=`.
             b'\\' | b']' => return,
+            b'%' => {
+                self.escape = Some((2, 0));
+                return;
+            }
             b'"' if is_named && self.is_quoted => self.state = State::AfterKey(slashes),
             b'=' if is_named => self.state = State::Parameter,
             _ => {}
         }
         self.word.clear();
         self.is_quoted = byte == b'"';
+    }
+
+    fn end_word(&mut self) {
+        self.word.clear();
+        self.is_quoted = false;
     }
 
     fn nested(&mut self, byte: u8, depth: u32, level: u32, slashes: u32) -> Option<u8> {

@@ -15,6 +15,7 @@ use crate::run::people::{self, People};
 use crate::run::pipeline::Pipeline;
 use crate::run::signals::{Request, Signals};
 use crate::run::{list, say, summary};
+use crate::sink::output::is_broken_pipe;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -92,7 +93,7 @@ pub fn capture(config: Config) -> Result<Outcome> {
         None if config.who.pids.is_empty() => None,
         None => Some(people::existing(&config.who.pids)?),
     };
-    let mut people = People::new(bpf, config.who.clone(), named)?;
+    let mut people = People::new(bpf, config.who.clone(), named, config.filter.clone())?;
     people.look_around()?;
     people.bpf.check()?;
     people.look_at_waiting();
@@ -103,7 +104,9 @@ pub fn capture(config: Config) -> Result<Outcome> {
     if let Some(user) = &config.drop_to {
         privilege::drop_to(user)?;
     }
-    eprintln!("{}", summary::listening(&people, config.command.as_ref()));
+    if config.reports {
+        eprintln!("{}", summary::listening(&people, config.command.as_ref()));
+    }
     log::debug!("ready after {} ms", started.elapsed().as_millis());
 
     let shared = Rc::new(RefCell::new(Pipeline {
@@ -138,6 +141,7 @@ pub fn capture(config: Config) -> Result<Outcome> {
         explain_at: Some(Instant::now() + EXPLAIN_AFTER),
         stopped_by: None,
         status: None,
+        reports: config.reports,
         leaving: BTreeSet::new(),
         waited_at: Instant::now(),
         batch,
@@ -212,6 +216,7 @@ struct Capture<'a> {
     explain_at: Option<Instant>,
     stopped_by: Option<Signal>,
     status: Option<Status>,
+    reports: bool,
     /// Processes that were said to end. Some are still running: the leader may have ended before its
     /// other threads, and it was seen of one that had just begun.
     leaving: BTreeSet<u32>,
@@ -319,6 +324,7 @@ impl Capture<'_> {
             Err(error) => return Err(error).context("wait for events"),
         }
         self.drop_waited();
+        self.shared.borrow_mut().outputs.attend()?;
         self.see_signals()?;
         self.see_keys()?;
         self.see_news()
@@ -511,7 +517,7 @@ impl Capture<'_> {
         let counters = shared.people.bpf.counters();
         drop(shared);
         let result = result.and(drained).and(told).and(finished);
-        if !is_broken_pipe(&result) {
+        if self.reports && !result.as_ref().is_err_and(is_broken_pipe) {
             eprintln!("{}", summary::counts(&totals, Some(&counters)));
         }
         // The command goes on without us looking; its status is ours to pass on.
@@ -532,14 +538,4 @@ fn is_running(pid: u32) -> bool {
     let has_memory = std::fs::read_link(format!("/proc/{pid}/exe")).is_ok();
     let threads = || std::fs::read_dir(format!("/proc/{pid}/task"));
     has_memory || threads().is_ok_and(|tasks| tasks.count() > 1)
-}
-
-fn is_broken_pipe(result: &Result<()>) -> bool {
-    result.as_ref().is_err_and(|error| {
-        error.chain().any(|cause| {
-            cause
-                .downcast_ref::<std::io::Error>()
-                .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
-        })
-    })
 }

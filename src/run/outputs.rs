@@ -11,11 +11,13 @@ use crate::sink::har::HarSink;
 use crate::sink::json::JsonSink;
 use crate::sink::pcapng::{self, PcapSink};
 use crate::sink::rotate::{self, FileLimitReached, NameAt};
+use crate::sink::serve::ServeSink;
 use crate::sink::stats::StatsSink;
 use crate::sink::text::TextSink;
 use crate::time;
 use crate::tui::{Scan, Tui};
 use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
@@ -37,6 +39,8 @@ pub struct Outputs {
     /// What waits for those that take reads and writes, where the filter looks at more than each.
     exchanges: Option<Exchanges>,
     passing: Passing,
+    /// Pipes whose readers may go.
+    ends: Vec<File>,
     /// Of the last event.
     last: Nanos,
 }
@@ -68,10 +72,19 @@ impl Outputs {
     pub fn new(config: &Config, scan: Option<Scan>) -> Result<Outputs> {
         let mut calls: Vec<Box<dyn Sink>> = Vec::new();
         let mut messages: Vec<Box<dyn Sink>> = Vec::new();
+        let mut ends = Vec::new();
         if let Some(write) = &config.write {
             calls.push(Box::new(pcap_sink(write, config)?));
+            ends.extend(reading_end(&write.target)?);
+        }
+        if let Some(listen) = &config.listen {
+            let options = pcap_options(config)?;
+            calls.push(Box::new(ServeSink::new(listen.clone(), options)?));
         }
         if config.output.print {
+            if config.output.file.is_none() {
+                ends.extend(reading_end(&FileArg::Stdio)?);
+            }
             let to = text_target(config.output.file.as_deref())?;
             let sink: Box<dyn Sink> = match config.output.format {
                 Format::Text => Box::new(TextSink::new(to, config.output.text)),
@@ -104,7 +117,7 @@ impl Outputs {
             Limits::NO_BODIES
         };
         let redactor = config.redact.clone().map(Redactor::new);
-        let is_written = config.write.is_some();
+        let is_written = config.write.is_some() || config.listen.is_some();
         let waits = filter.is_some_and(|filter| {
             filter.needs_messages() || is_written && !filter.is_of_connections()
         });
@@ -115,6 +128,7 @@ impl Outputs {
             messages,
             tui,
             conversations: Conversations::new(limits),
+            ends,
             passing: Passing {
                 filter: config.filter.clone(),
                 direction: config.direction,
@@ -207,6 +221,21 @@ impl Outputs {
 
     pub fn flush(&mut self) -> Result<()> {
         self.sinks().try_for_each(|sink| sink.flush())
+    }
+
+    /// Sees to what else waits than events. That nobody reads any more is noticed here, too, and not
+    /// only when there is something to write.
+    ///
+    /// # Errors
+    /// A broken pipe.
+    pub fn attend(&mut self) -> Result<()> {
+        for end in &self.ends {
+            let mut fds = [PollFd::new(end.as_fd(), PollFlags::empty())];
+            if poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {
+                return Err(io::Error::from(io::ErrorKind::BrokenPipe)).context("write the output");
+            }
+        }
+        self.sinks().try_for_each(|sink| sink.attend())
     }
 
     fn sinks(&mut self) -> impl Iterator<Item = &mut Box<dyn Sink>> {
@@ -372,16 +401,29 @@ fn give(
 fn pcap_sink(write: &Write, config: &Config) -> Result<PcapSink> {
     let output = match &write.target {
         FileArg::Stdio => rotate::Output::stream(Box::new(stdout()?), "standard output"),
+        FileArg::Fifo(path) => {
+            let fifo = rotate::open_fifo(path)?;
+            rotate::Output::stream(Box::new(fifo), &path.display().to_string())
+        }
         FileArg::Path(path) => {
             // A series of files is named after its beginning, as tcpdump does.
             rotate::Output::create(path, write.rotate.clone(), name_at(), now())?
         }
     };
-    let system = nix::sys::utsname::uname().context("ask for the kernel's name")?;
-    let text = |part: &std::ffi::OsStr| part.to_string_lossy().into_owned();
     let options = pcapng::Options {
         format: write.kind,
-        framing: write.framing,
+        packet_buffered: write.packet_buffered,
+        ..pcap_options(config)?
+    };
+    PcapSink::new(output, options)
+}
+
+/// What each capture says about itself.
+fn pcap_options(config: &Config) -> Result<pcapng::Options> {
+    let system = nix::sys::utsname::uname().context("ask for the kernel's name")?;
+    let text = |part: &std::ffi::OsStr| part.to_string_lossy().into_owned();
+    Ok(pcapng::Options {
+        framing: config.framing,
         hardware: text(system.machine()),
         os: format!("{} {}", text(system.sysname()), text(system.release())),
         comment: std::env::args_os()
@@ -394,9 +436,19 @@ fn pcap_sink(write: &Write, config: &Config) -> Result<PcapSink> {
             .filter
             .as_ref()
             .map(|filter| filter.words().to_owned()),
-        packet_buffered: write.packet_buffered,
+        ..pcapng::Options::default()
+    })
+}
+
+/// A pipe that is written to, for asking whether anybody still reads.
+fn reading_end(target: &FileArg) -> Result<Option<File>> {
+    let end = match target {
+        FileArg::Stdio => stdout()?,
+        FileArg::Fifo(path) => rotate::open_fifo(path)?,
+        FileArg::Path(path) if rotate::is_fifo(path) => rotate::open_fifo(path)?,
+        FileArg::Path(_) => return Ok(None),
     };
-    PcapSink::new(output, options)
+    Ok(Some(end))
 }
 
 /// Plaintext is nobody else's business: a new file is for its owner alone.

@@ -6,6 +6,7 @@ use crate::config::{Group, Who};
 use crate::discovery::cgroup::{self, Cgroup};
 use crate::discovery::{FileId, ProcFs, system};
 use crate::event::{Flavor, Lib, Proc};
+use crate::filter::Filter;
 use crate::filter::glob::glob_match;
 use crate::flow::Facts;
 use crate::ring::RawConn;
@@ -70,6 +71,8 @@ pub struct People {
     pub registry: Registry,
     pub procfs: ProcFs,
     who: Who,
+    /// What it excludes by the process alone, BPF does not send.
+    filter: Option<Filter>,
     /// Device and inode of `--exe`.
     exe: Option<FileId>,
     /// The processes named by `-p`, or the command: those that are still there. Empty and
@@ -92,7 +95,12 @@ impl People {
     ///
     /// # Errors
     /// `--exe` names no file.
-    pub fn new(bpf: Bpf, who: Who, named: Option<BTreeSet<u32>>) -> Result<People> {
+    pub fn new(
+        bpf: Bpf,
+        who: Who,
+        named: Option<BTreeSet<u32>>,
+        filter: Option<Filter>,
+    ) -> Result<People> {
         let exe = who.exe.as_ref().map(|path| {
             let meta = path
                 .metadata()
@@ -112,6 +120,7 @@ impl People {
             procfs,
             exe: exe.transpose()?,
             who,
+            filter,
             named: named.unwrap_or_default(),
             is_named,
             procs: HashMap::new(),
@@ -358,6 +367,11 @@ impl Facts for People {
                 container: self.container(conn),
             })
         });
+        let excludes = |process: &Rc<Proc>| {
+            let filter = self.filter.as_ref();
+            filter.is_some_and(|filter| filter.excludes(process))
+        };
+        let process = process.filter(|process| !excludes(process));
         if process.is_none() {
             match self.bpf.mute(&conn.key) {
                 Ok(()) => self.muted.entry(conn.key.tgid).or_default().push(conn.key),

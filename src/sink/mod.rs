@@ -12,6 +12,7 @@ pub mod output;
 pub mod packet;
 pub mod pcapng;
 pub mod rotate;
+pub mod serve;
 pub mod stats;
 pub mod text;
 pub mod tlsframe;
@@ -26,6 +27,11 @@ pub trait Sink {
 
     /// A message instead of the reads and writes that it was made of. Only sinks that print get any.
     fn message(&mut self, _conn: &Conn, _message: &Message) -> Result<()> {
+        Ok(())
+    }
+
+    /// Sees to what else waits; called every 100 ms at least, and more often while events come.
+    fn attend(&mut self) -> Result<()> {
         Ok(())
     }
 

@@ -91,6 +91,8 @@ pub struct Options {
     pub filter: Option<String>,
     /// `-U`: hand each packet on at once.
     pub packet_buffered: bool,
+    /// The first event may be of a connection that others have seen before; it begins here then.
+    pub may_join_late: bool,
 }
 
 /// The sink behind `-w`.
@@ -120,11 +122,14 @@ impl Sink for PcapSink {
             writer.next_file(event.ts)?;
         }
         writer.last = event.ts;
-        table.enter(event.conn, event.ts);
+        let is_new = table.enter(event.conn, event.ts);
         let view = table
             .views
             .get_mut(&event.conn.id)
             .context("find a connection just added")?;
+        if is_new && writer.options.may_join_late && event.kind != Kind::Open {
+            view.is_joined = [true; 2];
+        }
         let entry = table
             .flows
             .get_mut(&view.flow)
@@ -232,10 +237,14 @@ impl Writer {
 
     /// Moves the TCP sequence numbers over bytes that are missing up to stream offset `off`.
     fn skip_to(&self, view: &mut View, entry: &mut Entry, dir: Dir, off: u64) -> u64 {
-        let known = match dir {
-            Dir::In => &mut view.inbound,
-            Dir::Out => &mut view.outbound,
+        let [inbound, outbound] = &mut view.is_joined;
+        let (known, is_joined) = match dir {
+            Dir::In => (&mut view.inbound, inbound),
+            Dir::Out => (&mut view.outbound, outbound),
         };
+        if std::mem::take(is_joined) {
+            *known = off;
+        }
         let missing = off.saturating_sub(*known);
         *known = off.max(*known);
         entry

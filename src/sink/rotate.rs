@@ -5,11 +5,11 @@
 //! so that a full disk never leaves half of one behind.
 
 use crate::event::Nanos;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
@@ -111,7 +111,6 @@ pub fn refuse_terminal(path: &Path) -> Result<()> {
     } else {
         // Only what exists and is no regular file can be a terminal; a FIFO must not be opened
         // here, because that would wait for its reader.
-        use std::os::unix::fs::FileTypeExt;
         std::fs::metadata(path).is_ok_and(|m| m.file_type().is_char_device())
             && File::open(path).is_ok_and(|f| f.is_terminal())
     };
@@ -348,7 +347,32 @@ fn digits(number: u32) -> usize {
     number.checked_ilog10().map_or(0, |log| log as usize + 1)
 }
 
+pub fn is_fifo(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo())
+}
+
+/// Waits for its reader. Creates nothing: where everybody may write, the kernel lets root not even
+/// try that with somebody else's FIFO (`fs.protected_fifos`), and whoever names it may not be
+/// trusted with other files.
+///
+/// # Errors
+/// There is none.
+pub fn open_fifo(path: &Path) -> Result<File> {
+    let file = OpenOptions::new()
+        .write(true)
+        .open(path)
+        .with_context(|| format!("open {}", path.display()))?;
+    let meta = file
+        .metadata()
+        .with_context(|| format!("look at {}", path.display()))?;
+    ensure!(meta.file_type().is_fifo(), "{} is no FIFO", path.display());
+    Ok(file)
+}
+
 fn create_file(path: &Path) -> Result<File> {
+    if is_fifo(path) {
+        return open_fifo(path);
+    }
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
     options

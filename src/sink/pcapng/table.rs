@@ -32,6 +32,8 @@ pub struct View {
     /// Stream offsets up to which the file tells, inbound and outbound.
     pub inbound: u64,
     pub outbound: u64,
+    /// What came before in this direction, inbound and outbound, is none of the file's business.
+    pub is_joined: [bool; 2],
     is_made_up: bool,
 }
 
@@ -100,10 +102,10 @@ impl Entry {
 }
 
 impl Table {
-    /// Makes sure that `conn` has a view and that the view has its flow.
-    pub fn enter(&mut self, conn: &Conn, now: Nanos) {
+    /// Makes sure that `conn` has a view and that the view has its flow. Whether it is new.
+    pub fn enter(&mut self, conn: &Conn, now: Nanos) -> bool {
         if self.views.contains_key(&conn.id) {
-            return;
+            return false;
         }
         let real = match conn.transport {
             Transport::Tcp { local, remote } | Transport::Udp { local, remote } => {
@@ -122,11 +124,13 @@ impl Table {
             interface: None,
             inbound: 0,
             outbound: 0,
+            is_joined: [false; 2],
             is_made_up: real.is_none(),
         };
         let mirrored = self.flows.get(&flow).and_then(Entry::mirrored);
         view.learn(conn, mirrored);
         self.views.insert(conn.id, view);
+        true
     }
 
     /// The flow for a new view: shared, or hidden because it is another one's other end, or new.
