@@ -3,6 +3,7 @@
 //! [`Config`] is plain data: no clap types, nothing that was not decided. What the outside world
 //! contributes (terminal, user) comes in through [`Surroundings`]; accounts are looked up here.
 
+mod interface;
 mod listen;
 
 use crate::child::RunAs;
@@ -198,7 +199,7 @@ impl Config {
         refuse_contradictions(&cli, around)?;
         Ok(Config {
             filter: filter(&cli)?,
-            tui: cli.tui.then(|| tui_options(&cli, around)),
+            tui: cli.tui.then(|| interface::options(&cli, around)),
             output: output(&cli, around),
             write: write(&cli),
             listen: listen::listen(&cli, around)?,
@@ -470,12 +471,12 @@ fn output(cli: &Cli, around: &Surroundings) -> Output {
             true => Format::Json,
             false => Format::Text,
         },
-        print: !cli.tui
-            && (cli.print
-                || !(cli.write_file.is_some()
-                    || cli.fifo.is_some()
-                    || cli.har.is_some()
-                    || cli.listen.is_some())),
+        print: cli.print
+            || !(cli.write_file.is_some()
+                || cli.fifo.is_some()
+                || cli.har.is_some()
+                || cli.tui
+                || cli.listen.is_some()),
         file: cli.output.clone(),
         line_buffered,
         raw: cli.raw || cli.hex > 0 || cli.hex_ascii > 0,
@@ -498,35 +499,6 @@ fn output(cli: &Cli, around: &Surroundings) -> Output {
             line_buffered,
         },
     }
-}
-
-fn tui_options(cli: &Cli, around: &Surroundings) -> tui::Options {
-    let text = output(cli, around).text;
-    let mut bounds = tui::Bounds::default();
-    if let Some(history) = cli.history {
-        bounds.exchanges = usize::try_from(history.exchanges).unwrap_or(usize::MAX);
-        if let Some(bytes) = history.bytes {
-            bounds.bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        }
-    }
-    tui::Options {
-        bounds,
-        color: text.color,
-        ascii: text.ascii || !has_utf8(around),
-    }
-}
-
-/// What the environment says of the terminal's characters (locale(7)).
-fn has_utf8(around: &Surroundings) -> bool {
-    let set = ["LC_ALL", "LC_CTYPE", "LANG"]
-        .into_iter()
-        .filter_map(around.env)
-        .find(|value| !value.is_empty());
-    let name = set
-        .unwrap_or_default()
-        .to_string_lossy()
-        .to_ascii_lowercase();
-    name.contains("utf-8") || name.contains("utf8")
 }
 
 fn write(cli: &Cli) -> Option<Write> {

@@ -32,6 +32,7 @@ pub fn conn(id: u64) -> Conn {
             remote: "192.0.2.1:443".parse().unwrap(),
         },
         addr_source: None,
+        unseen: None,
         role: Some(Role::Client),
         version: Some(0x0304),
         sni: Some("api.example.com".to_owned()),
@@ -93,11 +94,7 @@ pub fn response(to: &Message, after: Nanos, status: u16, kind: &str, body: &[u8]
         ..Http::default()
     };
     let mut response = message(Part::Response, to.ts + after, http, body);
-    response.asked = Some(Rc::new(Asked {
-        ts: to.ts,
-        dir: to.dir,
-        subject: Rc::clone(&to.subject),
-    }));
+    response.asked = Some(Rc::new(Asked::new(to.ts, to.dir, Rc::clone(&to.subject))));
     response
 }
 
