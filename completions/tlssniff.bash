@@ -23,7 +23,7 @@ _tlssniff() {
 
     case "${cmd}" in
         tlssniff)
-            opts="-p -u -f -D -s -Q -c -F -Y -A -x -X -q -v -t -# -n -o -l -w -U -C -G -W -z -r -B -Z -V -h --pid --uid --comm --exe --cgroup --container --follow-forks --run-as --list-targets --snapshot-length --direction --redact --count --duration --filter-file --filter --ascii-payload --hex --hex-ascii --raw --headers --body --stats --quiet --verbose --time --nano --number --format --json --color --ascii --output --line-buffered --write-file --pcap --framing --print --packet-buffered --listen --listen-anyone --har --read-file --buffer-size --relinquish-privileges --debug --version --help"
+            opts="-p -u -f -D -s -Q -c -F -Y -A -x -X -q -v -t -# -n -o -l -w -U -C -G -W -z -r -B -Z -V -h --pid --uid --comm --exe --cgroup --container --follow-forks --run-as --list-targets --snapshot-length --direction --redact --count --duration --filter-file --filter --ascii-payload --hex --hex-ascii --raw --headers --body --print-parts --stats --quiet --verbose --time --nano --number --format --json --color --ascii --output --line-buffered --tui --history --write-file --pcap --framing --print --packet-buffered --listen --listen-anyone --har --read-file --buffer-size --relinquish-privileges --debug --version --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -113,6 +113,10 @@ _tlssniff() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --print-parts)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --format)
                     COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
@@ -126,6 +130,10 @@ _tlssniff() {
                     return 0
                     ;;
                 -o)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --history)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -205,11 +205,11 @@ fn a_capture_file_is_browsed_filtered_and_exported() {
 #[test]
 fn views_lead_back_to_the_exchanges_that_they_are_about() {
     let term = Term::start(120, 30, &fixture("grpc.pcapng"));
-    term.wait_for("ENDED  10");
+    term.wait_for("ENDED  20");
     term.keys(&["2"]);
     term.wait_for("boringssl");
     term.keys(&["Enter"]);
-    term.wait_for("ENDED  5/10");
+    term.wait_for("ENDED  10/20");
     term.keys(&["4"]);
     term.wait_for("p95");
     term.keys(&["?"]);

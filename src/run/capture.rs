@@ -227,7 +227,6 @@ struct Capture<'a> {
 impl Capture<'_> {
     fn run(&mut self) -> Result<()> {
         let mut last_record = Instant::now();
-        let mut clean = true;
         loop {
             let taken = self.take(self.batch)?;
             if self.shared.borrow().outputs.is_full() || self.is_over()? {
@@ -235,14 +234,12 @@ impl Capture<'_> {
             }
             if taken > 0 {
                 last_record = Instant::now();
-                clean = false;
                 if taken >= self.batch {
                     self.turn(Duration::ZERO)?;
                     continue;
                 }
-            } else if !clean {
+            } else {
                 self.shared.borrow_mut().outputs.flush()?;
-                clean = true;
             }
             self.shared.borrow_mut().tell_waiting()?;
             let is_waiting = !self.shared.borrow().waiting.is_empty();
@@ -254,7 +251,6 @@ impl Capture<'_> {
             // A record may have come before the flag was seen.
             if self.take(self.batch)? > 0 {
                 last_record = Instant::now();
-                clean = false;
                 continue;
             }
             self.explain_unseen();

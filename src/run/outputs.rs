@@ -41,6 +41,8 @@ pub struct Outputs {
     passing: Passing,
     /// Pipes whose readers may go.
     ends: Vec<File>,
+    /// Something was told since the last flush, be it by the ring or because a process has ended.
+    is_unflushed: bool,
     /// Of the last event.
     last: Nanos,
 }
@@ -136,6 +138,7 @@ impl Outputs {
                 shown: 0,
                 full: false,
             },
+            is_unflushed: false,
             last: 0,
         })
     }
@@ -157,6 +160,7 @@ impl Outputs {
     /// Hands on what may be seen.
     fn pass(&mut self, event: &Event<'_>) -> Result<()> {
         self.last = event.ts;
+        self.is_unflushed = true;
         if let Some(tui) = &mut self.tui {
             tui.saw(event)?;
         }
@@ -219,7 +223,11 @@ impl Outputs {
         self.passing.full
     }
 
+    /// Hands on what has been told since the last time.
     pub fn flush(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.is_unflushed) {
+            return Ok(());
+        }
         self.sinks().try_for_each(|sink| sink.flush())
     }
 

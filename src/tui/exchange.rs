@@ -3,7 +3,7 @@
 use crate::event::{Conn, Data, Dir, Event, Kind, Nanos, Role};
 use crate::filter::Filter;
 use crate::proto::message::Subject;
-use crate::proto::{Http, Message, Part};
+use crate::proto::{Asked, Http, Message, Part};
 use std::rc::Rc;
 
 /// Bytes that a connection of no known protocol moves before a new row begins.
@@ -48,6 +48,19 @@ pub struct Exchange {
     pub is_marked: bool,
 }
 
+/// The message without its request's body, which is in the row already and else would be counted,
+/// and go, with nothing.
+pub fn kept(message: &Message) -> Message {
+    let mut kept = message.clone();
+    if let Some(asked) = &message.asked
+        && asked.body().is_some()
+    {
+        let subject = Rc::clone(&asked.subject);
+        kept.asked = Some(Rc::new(Asked::new(asked.ts, asked.dir, subject)));
+    }
+    kept
+}
+
 impl Exchange {
     /// A message that begins a row.
     pub fn of_message(conn: Rc<Conn>, message: &Message) -> Exchange {
@@ -72,7 +85,7 @@ impl Exchange {
             true => &mut exchange.request,
             false => &mut exchange.response,
         };
-        *place = Some(message.clone());
+        *place = Some(kept(message));
         exchange
     }
 

@@ -1,6 +1,6 @@
 //! The exchanges that are kept: the newest ones, within bounds, each request with its response.
 
-use super::exchange::{Exchange, Stage};
+use super::exchange::{Exchange, Stage, kept};
 use crate::event::{Conn, Data, Event};
 use crate::filter::Filter;
 use crate::proto::message::Subject;
@@ -191,7 +191,7 @@ impl History {
     fn ends_by(&mut self, key: Key, conn: &Rc<Conn>, message: &Message, stage: Stage) -> Change {
         let complete = |row: &mut Exchange| {
             row.stage = stage;
-            row.response = Some(message.clone());
+            row.response = Some(kept(message));
             row.conn = Rc::clone(conn);
         };
         if let Some(&number) = self.open.get(&key) {

@@ -69,7 +69,11 @@ pub fn cell(exchange: &Exchange, column: Column) -> (String, Look) {
         Column::Host => plain(harmless(exchange.host().as_bytes())),
         Column::What => plain(what(exchange)),
         Column::Url => plain(match exchange.asked() {
-            Some(_) => harmless(exchange.host().as_bytes()) + &what(exchange),
+            Some(_) => {
+                let (host, what) = (harmless(exchange.host().as_bytes()), what(exchange));
+                let gap = if what.starts_with('/') { "" } else { " " };
+                host + gap + &what
+            }
             None => what(exchange),
         }),
         Column::Status => status(exchange),
